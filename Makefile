@@ -45,7 +45,7 @@ run: root deps build ## run Pawl with its data in ./.pawl (as root); Ctrl-C leav
 	@echo "to stop and remove the containers: bin/pawld down --data $(DATA) --run $(RUN)"
 	bin/pawld up --data $(DATA) --run $(RUN)
 
-demo: root deps build ## push an example, see it serve, remove it again with Ctrl-C (as root)
+demo: root deps build $(TOOLS)/nats ## push an example, see it serve, remove it again with Ctrl-C (as root)
 	@examples/demo.sh
 
 clean: ## remove what make made: bin/ and what a killed demo left; your data in ./.pawl stays
