@@ -33,7 +33,7 @@ type Options struct {
 	// printed fault by fault; any other error refuses too and asks to try again.
 	// The commit can be read until Check returns. Several may run at once.
 	Check func(context.Context, schema.Commit) (warnings []schema.Fault, err error)
-	// Pushed is told the deployed branch's new head as soon as it is on disk,
+	// Pushed is told the deployed branch's new head as soon as it is there,
 	// never twice the same in a row and never an older one after a newer one.
 	// The push waits for it: it must return promptly.
 	Pushed func(schema.Commit)
@@ -160,9 +160,11 @@ func (h *Host) Repository() *gitsource.Repository { return h.repository }
 // Close closes the repository's files. Call it when no request is served any more.
 func (h *Host) Close() error { return h.repository.Close() }
 
-// handOn calls Pushed when the deployed branch has moved since the last time.
-// Reading the reference and the call are one step, so that of several pushes the
-// newest is always the last that is handed on.
+// handOn calls Pushed when the deployed branch has moved since the last time,
+// and then makes sure that the move is on disk: the pusher hears of it only
+// after that, while the reconciler need not wait. Reading the reference and the
+// call are one step, so that of several pushes the newest is always the last
+// that is handed on.
 func (h *Host) handOn(ctx context.Context) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -173,16 +175,13 @@ func (h *Host) handOn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := h.sync(); err != nil {
-		return err
-	}
 	c, err := h.repository.Commit(ctx, id, h.o.Path)
 	if err != nil {
 		return fmt.Errorf("head of %s: %w", h.o.Branch, err)
 	}
 	h.last = id
 	h.o.Pushed(c)
-	return nil
+	return h.sync()
 }
 
 // sync makes the renamed reference durable. Git syncs the content of objects

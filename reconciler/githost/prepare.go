@@ -36,6 +36,9 @@ const config = `# Written by pawld at every start; changes are lost.
 	packedGitLimit = 128m
 	deltaBaseCacheLimit = 16m
 	hooksPath = %[1]s
+	# A quarantine names the repository as its alternate; asking that for its
+	# references would cost a process and tell nothing new.
+	alternateRefsCommand = true
 	logAllRefUpdates = true
 [http]
 	receivepack = true

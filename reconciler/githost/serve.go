@@ -119,19 +119,20 @@ func (h *Host) backendFor(r *http.Request, p *push) *cgi.Handler {
 	if v := r.Header.Get("Git-Protocol"); gitProtocol.MatchString(v) {
 		env = append(env, "GIT_PROTOCOL="+v)
 	}
-	if p != nil {
-		env = append(env, pushDirEnv+"="+p.dir)
-	}
-	return &cgi.Handler{
-		// The shell only lowers the limit and is then replaced. Nothing of the
-		// request is in its arguments.
-		Path:   "/bin/sh",
-		Args:   []string{"-c", `ulimit -v "$1" && exec "$0"`, h.backend, fmt.Sprint(memoryKiB)},
+	b := &cgi.Handler{
+		Path:   h.backend,
 		Dir:    h.o.Dir,
 		Env:    env,
 		Logger: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 		Stderr: &logWriter{log: h.log},
 	}
+	if p != nil {
+		// The shell only lowers the limit and is then replaced. Nothing of the
+		// request is in its arguments.
+		b.Env = append(b.Env, pushDirEnv+"="+p.dir)
+		b.Path, b.Args = "/bin/sh", []string{"-c", `ulimit -v "$1" && exec "$0"`, h.backend, fmt.Sprint(memoryKiB)}
+	}
+	return b
 }
 
 // request returns the request as the backend shall see it: without the
