@@ -69,7 +69,7 @@ up() { curl -fs -o /dev/null "$1"; }
 address() {
 	for key in $(bin/tools/nats --context pawl kv ls pawl-actual 2>/dev/null | grep -o 'pods\.default\.hello-[^ ]*'); do
 		pod=$(bin/tools/nats --context pawl kv get pawl-actual "$key" --raw 2>/dev/null) || continue
-		ip=$(echo "$pod" | tr -d ' \n' | grep '"type":"Ready","status":"True"' | sed -n 's/.*"podIP":"\([^"]*\)".*/\1/p')
+		ip=$(echo "$pod" | tr -d ' \n' | grep '"type":"Ready"[^}]*"status":"True"' | sed -n 's/.*"podIP":"\([^"]*\)".*/\1/p')
 		[ -z "$ip" ] || return 0
 	done
 	return 1
