@@ -72,6 +72,7 @@ type StartRequest struct {
 	Container *corev1.Container // of Pod; command and args with $(VAR) expanded
 	Init      bool
 	Attempt   int
+	Backoff   int // kept as a label; Seen returns it as pod.Container.Backoff
 	Image     Image
 	Env       []string // K=V, resolved, in order; the image's own environment comes before
 	Mounts    []Mount

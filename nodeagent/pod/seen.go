@@ -61,4 +61,8 @@ type Container struct {
 	// State is Exited, ExitCode 128, as Kubernetes does. "" otherwise.
 	StartError string
 	LogPath    string // CRI log of this attempt
+	// Backoff is the level of the restart back-off at which this attempt was
+	// started, as Start was told (kept as a label on the container, so that a
+	// restarted agent goes on from it); 0 for the first attempt.
+	Backoff int
 }

@@ -1,0 +1,254 @@
+package nodeagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/distribution/reference"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pawl-project/pawl/nodeagent/pod"
+	"github.com/pawl-project/pawl/schema"
+)
+
+const (
+	callLimit     = 2 * time.Minute  // of one call of the runtime, but for pulls
+	pullLimit     = 30 * time.Minute // of one pull
+	shutdownGrace = 5 * time.Second  // for a call under way when the agent stops
+)
+
+// call is the context of one call of the runtime. A call under way is not cut
+// off by the agent's stop, but gets a little time: half-made things cost the
+// next run more.
+func call(ctx context.Context) (context.Context, context.CancelFunc) {
+	c, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
+	stop := context.AfterFunc(ctx, func() {
+		t := time.NewTimer(shutdownGrace)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			cancel()
+		case <-c.Done():
+		}
+	})
+	return c, func() { stop(); cancel() }
+}
+
+// failed is f after err, tried again after first, twice that, ….
+func failed(f pod.Failure, reason string, err error, first time.Duration) pod.Failure {
+	return f.Again(reason, err.Error(), time.Now(), first, rand.Float64())
+}
+
+// do does one action and says whether to go on with the next of the step. A
+// failure is kept in known, where status shows it and Next waits for it.
+func (w *worker) do(ctx, beside context.Context, want *corev1.Pod, seen pod.Seen, act pod.Action) bool {
+	if p, ok := act.(pod.PullImage); ok {
+		w.pull(beside, want, p)
+		return true
+	}
+	ctx, cancel := call(ctx)
+	defer cancel()
+	rt := w.a.cfg.Runtime
+	switch act := act.(type) {
+	case pod.CreateSandbox:
+		_, err := rt.CreateSandbox(ctx, want)
+		return w.note(&w.known.Sandbox, "FailedCreatePodSandBox", act, err)
+	case pod.SetupVolumes:
+		err := w.a.cfg.Volumes.Setup(ctx, want, w.a.objects)
+		w.known.VolumesReady = err == nil
+		return w.note(&w.known.Volumes, "FailedMount", act, err)
+	case pod.Start:
+		return w.startContainer(ctx, want, seen, act)
+	case pod.Signal:
+		return w.signal(ctx, want, act)
+	case pod.Remove:
+		err := rt.Remove(ctx, act.ID, true)
+		return w.note(&w.known.Removal, "FailedRemove", act, err)
+	case pod.RemoveVolumes:
+		err := w.a.cfg.Volumes.Remove(ctx, w.uid)
+		w.known.VolumesRemoved = err == nil
+		return w.note(&w.known.Removal, "FailedUnmount", act, err)
+	case pod.RemoveSandbox:
+		err := rt.RemoveSandbox(ctx, w.uid)
+		w.known.SandboxRemoved = err == nil
+		return w.note(&w.known.Removal, "FailedKillPod", act, err)
+	default:
+		panic(fmt.Sprintf("package pod names an action that the agent does not know: %T", act))
+	}
+}
+
+// note keeps or clears a failure, and says whether there was none.
+func (w *worker) note(f *pod.Failure, reason string, act pod.Action, err error) bool {
+	if err == nil || reason == "FailedRemove" && errors.Is(err, schema.ErrNotFound) {
+		if f.Count > 0 {
+			w.log.Info("succeeded after failures", "action", act.String(), "failures", f.Count)
+		}
+		*f = pod.Failure{}
+		return true
+	}
+	*f = failed(*f, reason, err, time.Second)
+	w.log.Warn("action failed", "action", act.String(), "failures", f.Count, "retry", f.RetryAt, "err", err)
+	return false
+}
+
+func (w *worker) signal(ctx context.Context, want *corev1.Pod, act pod.Signal) bool {
+	now, stop := time.Now(), ""
+	if act.Kill {
+		stop = "KILL"
+		note := w.known.Containers[act.Container]
+		note.KilledID, note.KilledAt = act.ID, now
+		w.known.Containers[act.Container] = note
+	} else if c := container(want, act.Container); c != nil && c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
+		stop = string(*c.Lifecycle.StopSignal)
+	}
+	err := w.a.cfg.Runtime.Signal(ctx, act.ID, stop, now)
+	if errors.Is(err, schema.ErrNotFound) {
+		err = nil // it exited first: the next look shows it
+	}
+	w.log.Debug("signalled", "container", act.Container, "signal", stop)
+	return w.note(&w.known.Removal, "FailedKill", act, err)
+}
+
+// pull asks for an image beside the loop, so that neither a slow registry keeps
+// a pod from being deleted, nor one image the other containers.
+func (w *worker) pull(ctx context.Context, want *corev1.Pod, act pod.PullImage) {
+	c := container(want, act.Container)
+	note := w.known.Containers[act.Container]
+	note.Image.Attempt, note.Image.Ready, note.Image.Pulling = act.Attempt, false, true
+	w.known.Containers[act.Container] = note
+	r := ImageRequest{Image: c.Image, Policy: c.ImagePullPolicy, Auth: w.a.objects.pullSecrets(want)}
+	w.beside.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, pullLimit)
+		defer cancel()
+		img, err := w.image(ctx, r)
+		if err == nil {
+			err = mayRun(want, c, img)
+		}
+		w.post(func(w *worker) { w.pulled(act, r, img, err) })
+	})
+}
+
+// errConfig marks what the container's own configuration forbids.
+var errConfig = errors.New("container configuration")
+
+func (w *worker) image(ctx context.Context, r ImageRequest) (Image, error) {
+	if _, err := reference.ParseNormalizedNamed(r.Image); err != nil {
+		return Image{}, fmt.Errorf("%w: %w", errImageName, err)
+	}
+	return w.a.cfg.Runtime.Image(ctx, r)
+}
+
+var errImageName = errors.New("invalid image name")
+
+// pulled keeps how a pull ended.
+func (w *worker) pulled(act pod.PullImage, r ImageRequest, img Image, err error) {
+	note := w.known.Containers[act.Container]
+	note.Image.Pulling = false
+	switch {
+	case err == nil:
+		note.Image.Ready, note.Image.Failure = true, pod.Failure{}
+		w.images[act.Container] = img
+		if img.Pulled {
+			w.log.Info("pulled image", "container", act.Container, "image", r.Image, "took", img.Took, "bytes", img.Bytes)
+		}
+	case errors.Is(err, context.Canceled):
+	default:
+		note.Image.Failure = failed(note.Image.Failure, imageReason(r, err), err, pod.FirstPullPause)
+		w.log.Warn("cannot have image", "container", act.Container, "image", r.Image, "retry", note.Image.Failure.RetryAt, "err", err)
+	}
+	w.known.Containers[act.Container] = note
+}
+
+func imageReason(r ImageRequest, err error) string {
+	switch {
+	case errors.Is(err, errImageName):
+		return pod.ReasonInvalidImage
+	case errors.Is(err, errConfig):
+		return pod.ReasonConfig
+	case r.Policy == corev1.PullNever && errors.Is(err, schema.ErrNotFound):
+		return pod.ReasonNeverPull
+	default:
+		return pod.ReasonPull
+	}
+}
+
+// mayRun refuses an image that would run as root where the pod forbids it.
+func mayRun(p *corev1.Pod, c *corev1.Container, img Image) error {
+	user, nonRoot := effectiveUser(p, c)
+	switch {
+	case !nonRoot:
+		return nil
+	case user != nil && *user == 0:
+		return fmt.Errorf("%w: runAsUser is 0, but runAsNonRoot is set: %w", errConfig, schema.ErrRefused)
+	case user != nil:
+		return nil
+	case rootUser(img.User):
+		return fmt.Errorf("%w: runAsNonRoot is set and the image runs as root: %w", errConfig, schema.ErrRefused)
+	case !numericUser(img.User):
+		return fmt.Errorf("%w: runAsNonRoot is set and the image has the non-numeric user %q: set runAsUser: %w", errConfig, img.User, schema.ErrRefused)
+	}
+	return nil
+}
+
+// startContainer resolves what the container is to be given and starts it.
+func (w *worker) startContainer(ctx context.Context, want *corev1.Pod, seen pod.Seen, act pod.Start) bool {
+	r, err := w.startRequest(want, seen, act)
+	note := w.known.Containers[act.Container]
+	if err != nil {
+		note.Start = failed(note.Start, pod.ReasonConfig, err, pod.FirstPullPause)
+		w.known.Containers[act.Container] = note
+		w.log.Warn("cannot configure container", "container", act.Container, "retry", note.Start.RetryAt, "err", err)
+		return true
+	}
+	release, err := w.a.starts.take(ctx)
+	if err != nil {
+		return false
+	}
+	defer release()
+	c, err := w.a.cfg.Runtime.Start(ctx, *r)
+	note.Image = pod.ImageNote{} // asked for again before the next attempt: it may have been removed
+	if w.note(&note.Start, pod.ReasonCreate, act, err) {
+		w.log.Info("started container", "container", act.Container, "attempt", act.Attempt, "id", c.ID, "startError", c.StartError)
+	}
+	w.known.Containers[act.Container] = note
+	return true
+}
+
+func (w *worker) startRequest(want *corev1.Pod, seen pod.Seen, act pod.Start) (*StartRequest, error) {
+	c := container(want, act.Container).DeepCopy()
+	env, err := resolveEnv(environment{pod: want, container: c, objects: w.a.objects,
+		podIP: seen.Sandbox.IP, hostIP: w.known.HostIP, node: w.a.capacity()})
+	if err != nil {
+		return nil, err
+	}
+	expandArgs(c, env)
+	mounts, err := w.a.cfg.Volumes.Mounts(want, c)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]string, len(env))
+	for i, v := range env {
+		list[i] = v.Name + "=" + v.Value
+	}
+	return &StartRequest{
+		Pod: want, Container: c, Attempt: act.Attempt, Backoff: act.Backoff,
+		Init:  slices.ContainsFunc(want.Spec.InitContainers, func(x corev1.Container) bool { return x.Name == c.Name }),
+		Image: w.images[act.Container], Env: list, Mounts: mounts, SandboxIP: seen.Sandbox.IP,
+	}, nil
+}
+
+// container is the container of that name in the spec; nil when there is none.
+func container(p *corev1.Pod, name string) *corev1.Container {
+	for _, list := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
+		for i := range list {
+			if list[i].Name == name {
+				return &list[i]
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,87 @@
+package nodeagent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pawl-project/pawl/schema"
+)
+
+// Config is what Run needs. Zero fields have the defaults named beside them.
+type Config struct {
+	Node    schema.NodeName
+	DataDir string // survives a reboot; the agent keeps its assignments in DataDir/agent
+	RunDir  string // need not survive one
+
+	Runtime Runtime
+	Volumes Volumes
+	Link    Link // to the control plane; nil: the agent lives from its last assignments
+
+	Labels   map[string]string   // of the node, besides the usual ones
+	NodeIP   string              // the first global unicast address of the machine
+	MaxPods  int                 // 110
+	Reserved corev1.ResourceList // of the capacity, not to be given to pods: none
+
+	StartsAtOnce int           // container starts in parallel: 8
+	Heartbeat    time.Duration // between reports of the node: 10 s
+	Relook       time.Duration // between looks at a pod that nothing wakes: 5 min
+
+	Logger *slog.Logger // slog.Default()
+}
+
+// Link is the connection to the control plane. Over connects one of schema/kv.
+type Link interface {
+	ControlPlane
+	// Run hands what is assigned to h until ctx is done: the whole set at first
+	// and after every gap, then changes. It calls h from one goroutine.
+	Run(ctx context.Context, h Handler) error
+}
+
+// Handler takes what the control plane assigns to the node.
+type Handler interface {
+	// Whole is everything there is. What is absent is left alone.
+	Whole(a Assigned)
+	// Delta is what changed; remove names what is no longer there and comes first.
+	Delta(a Assigned, remove []schema.ObjectKey)
+}
+
+// Assigned is pods of the node and the objects that they need.
+type Assigned struct {
+	Assignments []schema.Assignment
+	ConfigMaps  []corev1.ConfigMap
+	Secrets     []corev1.Secret
+}
+
+func (c *Config) complete() error {
+	if err := c.Node.Validate(); err != nil {
+		return err
+	}
+	if c.Runtime == nil || c.Volumes == nil || !filepath.IsAbs(c.DataDir) {
+		return errors.New("node agent: needs a Runtime, Volumes and an absolute DataDir")
+	}
+	if c.MaxPods == 0 {
+		c.MaxPods = 110
+	}
+	if c.StartsAtOnce == 0 {
+		c.StartsAtOnce = 8
+	}
+	if c.Heartbeat == 0 {
+		c.Heartbeat = 10 * time.Second
+	}
+	if c.Relook == 0 {
+		c.Relook = 5 * time.Minute
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	c.Logger = c.Logger.With("room", "nodeagent", "node", string(c.Node))
+	if c.NodeIP == "" {
+		c.NodeIP = hostIP()
+	}
+	return nil
+}
