@@ -1,10 +1,12 @@
 package plan
 
 import (
+	"encoding/json"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/pawl-project/pawl/schema"
 )
@@ -18,13 +20,18 @@ type World struct {
 	// Assignments is pawl-assignments. A pod may be assigned to one node only;
 	// two entries for one pod are a fault that Plan mends.
 	Assignments map[schema.NodeName]map[schema.PodKey]schema.Assignment
-	// Reports is what the nodes say of their pods.
+	// Reports is what the nodes say of their pods. A report without a node is a
+	// PendingPod that Plan wrote.
 	Reports map[schema.PodKey]schema.PodReport
 	// ReplicaSets are the ones Plan made for Deployments.
 	ReplicaSets map[schema.ObjectKey]*appsv1.ReplicaSet
 	// Status is the status Plan wrote for desired objects (metadata and status only).
 	Status map[schema.ObjectKey]schema.Object
 	Nodes  map[schema.NodeName]*corev1.Node
+	// KeepAll: Desired may lack objects, because no revision was compared with it
+	// since the store was opened (the store may have been wiped, or have lost
+	// keys). Nothing is removed then for not being in it.
+	KeepAll bool
 }
 
 // A Change is one write to the store, with its reason. Exactly one of Assign,
@@ -32,7 +39,7 @@ type World struct {
 type Change struct {
 	Assign   *schema.Assignment // create or replace the assignment of one pod
 	Unassign *Unassign          // delete the assignment of a pod that is gone
-	Put      schema.Object      // into pawl-actual: a ReplicaSet, or a desired object's status
+	Put      schema.Object      // into pawl-actual: a ReplicaSet, a desired object's status, or a *PendingPod
 	Delete   *schema.ObjectKey  // from pawl-actual
 
 	About   schema.ObjectKey // what the reason is about: the owner that asked for it
@@ -40,6 +47,20 @@ type Change struct {
 	Event   string           // CamelCase: SuccessfulCreate, ScalingReplicaSet, Killing, FailedScheduling …
 	Message string           // one sentence, for people
 }
+
+// A PendingPod is a pod that no node can take yet: phase Pending, with the
+// reason in its PodScheduled condition. Until it is assigned it stands in
+// pawl-actual where its report will stand, and is written as a report without a
+// node; the first report of its node takes its place.
+type PendingPod struct{ *corev1.Pod }
+
+// MarshalJSON writes a schema.PodReport.
+func (p *PendingPod) MarshalJSON() ([]byte, error) {
+	return json.Marshal(schema.PodReport{Pod: *p.Pod})
+}
+
+// DeepCopyObject makes PendingPod a schema.Object of its own.
+func (p *PendingPod) DeepCopyObject() runtime.Object { return &PendingPod{Pod: p.DeepCopy()} }
 
 // Unassign names an assignment to delete.
 type Unassign struct {

@@ -1,0 +1,140 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pawl-project/pawl/reconciler/placement"
+	"github.com/pawl-project/pawl/schema"
+)
+
+// wanted is a pod that has no node yet.
+type wanted struct {
+	pod    *corev1.Pod // complete but for spec.nodeName and status; no copy is shared
+	record *corev1.Pod // as Plan recorded it before; nil: it is new
+	about  schema.ObjectKey
+	event  string // when it is assigned
+	told   string // the event's message, without the node
+
+	// The keys that a pod of the same name left behind when it went.
+	freed  schema.NodeName // its assignment, "": none
+	forget bool            // its report
+}
+
+// place finds nodes for the pods of all queues: who has waited longest chooses
+// first, and of those the first by name. It returns the roots concerned.
+func (p *Planner) place(looked []schema.ObjectKey, now time.Time) []schema.ObjectKey {
+	type turn struct {
+		root *root
+		want *wanted
+	}
+	var turns []turn
+	for _, k := range sortedKeys(p.queue) {
+		r := p.roots[k]
+		r.out.placed, r.out.pending = nil, map[schema.ObjectKey]string{}
+		for _, w := range r.out.queue {
+			turns = append(turns, turn{r, w})
+		}
+		looked = append(looked, k)
+	}
+	slices.SortStableFunc(turns, func(a, b turn) int {
+		return cmp.Or(a.want.pod.CreationTimestamp.Compare(b.want.pod.CreationTimestamp.Time), comparePodKeys(podKey(a.want.pod), podKey(b.want.pod)))
+	})
+	nodes := p.knownNodes()
+	var held []turn
+	for _, t := range turns {
+		name, err := placement.Place(t.want.pod, nodes)
+		if err != nil {
+			t.root.out.pend(t.want, err.Error(), now)
+			continue
+		}
+		t.want.pod.Spec.NodeName = string(name)
+		p.nodes[name].account.Hold(t.want.pod)
+		held = append(held, t)
+		t.root.out.assign(t.want, name)
+	}
+	for _, t := range held { // it is so only once it is written
+		p.nodes[schema.NodeName(t.want.pod.Spec.NodeName)].account.Release(t.want.pod)
+	}
+	sortKeys(looked)
+	return slices.Compact(looked)
+}
+
+func (p *Planner) knownNodes() []*placement.Node {
+	nodes := make([]*placement.Node, 0, len(p.nodes))
+	for _, name := range slices.Sorted(maps.Keys(p.nodes)) {
+		if n := p.nodes[name]; n.known {
+			nodes = append(nodes, n.account)
+		}
+	}
+	return nodes
+}
+
+// assign writes the assignment. A record of the pod stays until its node's
+// report takes its place.
+func (o *outcome) assign(w *wanted, name schema.NodeName) {
+	if w.freed != "" && w.freed != name {
+		o.placed = append(o.placed, w.unassign())
+	}
+	if w.forget {
+		o.placed = append(o.placed, w.delete())
+	}
+	c := Change{
+		Assign: &schema.Assignment{Node: name, Pod: *w.pod},
+		About:  w.about, Type: corev1.EventTypeNormal, Event: w.event, Message: w.told,
+	}
+	if w.event == "Scheduled" {
+		c.Message = fmt.Sprintf("Successfully assigned %s to %s", podKey(w.pod), name)
+	}
+	o.placed = append(o.placed, c)
+}
+
+// pend records that no node takes the pod, when that is news.
+func (o *outcome) pend(w *wanted, why string, now time.Time) {
+	key := objectKey(podKey(w.pod))
+	o.pending[key] = why
+	if w.freed != "" {
+		o.placed = append(o.placed, w.unassign())
+	}
+	if w.record != nil && w.record.UID == w.pod.UID && unscheduled(w.record) == why {
+		return
+	}
+	p := &PendingPod{Pod: w.pod.DeepCopy()}
+	p.Status = corev1.PodStatus{
+		Phase: corev1.PodPending,
+		Conditions: []corev1.PodCondition{{
+			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable,
+			Message: why, LastTransitionTime: stamp(now),
+		}},
+	}
+	o.placed = append(o.placed, Change{
+		Put: p, About: key, Type: corev1.EventTypeWarning, Event: "FailedScheduling", Message: why,
+	})
+}
+
+// unscheduled is why a recorded pod had no node.
+func unscheduled(p *corev1.Pod) string {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodScheduled {
+			return c.Message
+		}
+	}
+	return ""
+}
+
+func (w *wanted) unassign() Change {
+	return Change{
+		Unassign: &Unassign{Node: w.freed, Pod: podKey(w.pod)}, About: w.about,
+		Message: "gone from node " + string(w.freed),
+	}
+}
+
+func (w *wanted) delete() Change {
+	k := objectKey(podKey(w.pod))
+	return Change{Delete: &k, About: w.about, Message: "gone from its node"}
+}
