@@ -103,8 +103,9 @@ func (d *decision) turn() (turn []entry) {
 
 // pull asks for the image of an attempt that is due.
 func (d *decision) pull(e entry) {
-	img := d.known.Containers[e.Name].Image
-	if e.stage != starting || img.Attempt == e.attempt && (img.Ready || img.Pulling) || d.cutOff(e.Name) {
+	note := d.known.Containers[e.Name]
+	img := note.Image
+	if e.stage != starting || d.waits(note.Start) || img.Attempt == e.attempt && (img.Ready || img.Pulling) || d.cutOff(e.Name) {
 		return
 	}
 	if d.waits(img.Failure) {

@@ -91,7 +91,7 @@ func (v *view) containerStatus(c *corev1.Container, init bool) corev1.ContainerS
 	switch o.stage {
 	case running:
 		started := v.started(c, n)
-		s.Started, s.Ready = &started, v.ready(c, n)
+		s.Started, s.Ready = &started, v.ready(c, n) && (!init || sidecar(c))
 		s.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(n.StartedAt)}
 	case done:
 		s.State = terminated(n)
@@ -133,7 +133,8 @@ func (v *view) unstarted(s corev1.ContainerStatus, c *corev1.Container, init boo
 	s.State.Waiting = &corev1.ContainerStateWaiting{Reason: ReasonCreating}
 	if len(v.want.Spec.InitContainers) > 0 {
 		s.State.Waiting.Reason = ReasonInitializing
-	} else if f := v.obstacle(); f.Count > 0 {
+	}
+	if f := v.obstacle(); f.Count > 0 && v.hasTurn(c, init) {
 		s.State.Waiting.Message = f.Message
 	}
 	return s
