@@ -109,21 +109,15 @@ func (v *view) containerStatus(c *corev1.Container, init bool) corev1.ContainerS
 // unstarted is the status of a container of which there is no attempt: none was
 // made yet, or it was removed at the pod's end.
 func (v *view) unstarted(s corev1.ContainerStatus, c *corev1.Container, init bool) corev1.ContainerStatus {
-	old := v.previous(c.Name, init)
-	switch {
-	case v.finished() || v.want.DeletionTimestamp != nil:
-		if old != nil && (old.State.Terminated != nil || old.ContainerID == "") {
+	if v.finished() || v.want.DeletionTimestamp != nil {
+		old := v.previous(c.Name, init)
+		switch {
+		case old != nil && old.State.Terminated != nil:
 			return *old
-		}
-		if v.lost() || old != nil {
-			if old != nil {
-				s = *old
-				s.Ready = false
-			}
-			s.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
-				ExitCode: exitKilled, Reason: ReasonStatusUnknown, Message: messageStatusUnknown, ContainerID: s.ContainerID,
-			}}
-			return s
+		case v.lost() || old != nil && old.ContainerID != "":
+			return vanished(s, old)
+		case old != nil:
+			return *old
 		}
 	}
 	if w := v.awaits(c, outlook{stage: starting}); w != nil && v.hasTurn(c, init) {
@@ -137,6 +131,18 @@ func (v *view) unstarted(s corev1.ContainerStatus, c *corev1.Container, init boo
 	if f := v.obstacle(); f.Count > 0 && v.hasTurn(c, init) {
 		s.State.Waiting.Message = f.Message
 	}
+	return s
+}
+
+// vanished is the status of a container that went without its exit being seen.
+func vanished(s corev1.ContainerStatus, old *corev1.ContainerStatus) corev1.ContainerStatus {
+	if old != nil {
+		s = *old
+		s.Ready = false
+	}
+	s.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+		ExitCode: exitKilled, Reason: ReasonStatusUnknown, Message: messageStatusUnknown, ContainerID: s.ContainerID,
+	}}
 	return s
 }
 
