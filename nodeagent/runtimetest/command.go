@@ -1,0 +1,25 @@
+package runtimetest
+
+import "slices"
+
+// A Command is what a container of the suite runs. A real runtime needs an image
+// with /bin/sh; a fake asks Of what the process would do.
+type Command []string
+
+// The commands.
+var (
+	// HonoursTERM runs until it gets TERM and exits with 0 then.
+	HonoursTERM = Command{"/bin/sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"}
+	// IgnoresTERM runs until it is killed.
+	IgnoresTERM = Command{"/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"}
+	// Exits0 exits with 0 at once, Exits3 with 3.
+	Exits0 = Command{"/bin/sh", "-c", "exit 0"}
+	Exits3 = Command{"/bin/sh", "-c", "exit 3"}
+	// Greets exits with 0 when the variable GREETING is hello, else with 1.
+	Greets = Command{"/bin/sh", "-c", "test \"$GREETING\" = hello"}
+	// Missing cannot be started.
+	Missing = Command{"/no/such/command"}
+)
+
+// Is says whether a container's command is c.
+func (c Command) Is(command []string) bool { return slices.Equal(c, command) }
