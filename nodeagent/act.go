@@ -66,14 +66,24 @@ func (w *worker) do(ctx, beside context.Context, want *corev1.Pod, seen pod.Seen
 	case pod.Signal:
 		return w.signal(ctx, want, act)
 	case pod.Remove:
-		err := rt.Remove(ctx, act.ID, true)
+		release, err := w.a.removals.take(ctx)
+		if err != nil {
+			return false
+		}
+		defer release()
+		err = rt.Remove(ctx, act.ID, true)
 		return w.note(&w.known.Removal, "FailedRemove", act, err)
 	case pod.RemoveVolumes:
 		err := w.a.cfg.Volumes.Remove(ctx, w.uid)
 		w.known.VolumesRemoved = err == nil
 		return w.note(&w.known.Removal, "FailedUnmount", act, err)
 	case pod.RemoveSandbox:
-		err := rt.RemoveSandbox(ctx, w.uid)
+		release, err := w.a.removals.take(ctx)
+		if err != nil {
+			return false
+		}
+		defer release()
+		err = rt.RemoveSandbox(ctx, w.uid)
 		w.known.SandboxRemoved = err == nil
 		return w.note(&w.known.Removal, "FailedKillPod", act, err)
 	default:

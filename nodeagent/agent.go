@@ -14,16 +14,17 @@ import (
 
 // An agent is one run of the node agent.
 type agent struct {
-	cfg     Config
-	log     *slog.Logger
-	disk    *disk
-	objects *objects
-	reports *reporter
-	starts  *slots
-	probe   probeFunc
-	ctx     context.Context // of run; set before any goroutine starts
-	workers sync.WaitGroup
-	synced  chan struct{} // holds a token when a whole set came: look for remnants
+	cfg      Config
+	log      *slog.Logger
+	disk     *disk
+	objects  *objects
+	reports  *reporter
+	starts   *slots
+	removals *slots
+	probe    probeFunc
+	ctx      context.Context // of run; set before any goroutine starts
+	workers  sync.WaitGroup
+	synced   chan struct{} // holds a token when a whole set came: look for remnants
 
 	mu      sync.Mutex
 	pods    map[types.UID]*worker
@@ -41,13 +42,14 @@ func newAgent(cfg Config) (*agent, error) {
 	}
 	a := &agent{
 		cfg: cfg, log: cfg.Logger, disk: d,
-		objects: newObjects(),
-		reports: newReporter(cfg.Node, cfg.Logger),
-		starts:  newSlots(cfg.StartsAtOnce),
-		synced:  make(chan struct{}, 1),
-		pods:    map[types.UID]*worker{},
-		waiting: map[schema.PodKey]*corev1.Pod{},
-		named:   map[types.UID]bool{},
+		objects:  newObjects(),
+		reports:  newReporter(cfg.Node, cfg.Logger),
+		starts:   newSlots(cfg.StartsAtOnce),
+		removals: newSlots(2 * cfg.StartsAtOnce),
+		synced:   make(chan struct{}, 1),
+		pods:     map[types.UID]*worker{},
+		waiting:  map[schema.PodKey]*corev1.Pod{},
+		named:    map[types.UID]bool{},
 	}
 	a.probe = newProber(cfg.Runtime)
 	a.reports.acked = a.acknowledged

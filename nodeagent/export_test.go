@@ -16,7 +16,9 @@ func RunWithProbe(ctx context.Context, cfg Config, probe Probe) error {
 		return err
 	}
 	if probe != nil {
-		a.probe = func(ctx context.Context, t probeTarget, p *corev1.Probe) error { return probe(ctx, t.container.Name, p) }
+		a.probe = func(ctx context.Context, t probeTarget, p *corev1.Probe) error {
+			return probe(ctx, t.container.Name, p)
+		}
 	}
 	return a.run(ctx)
 }

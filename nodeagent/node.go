@@ -16,12 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Versioner is what a Runtime may have besides, to say what it is, such as
-// "containerd://1.6.20". An error means that it does not answer.
-type Versioner interface {
-	Version(ctx context.Context) (string, error)
-}
-
 const versionLimit = 5 * time.Second // for the runtime to answer
 
 // heartbeat reports the node until ctx is done. It looks at the machine anew

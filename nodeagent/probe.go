@@ -19,13 +19,6 @@ import (
 	"github.com/pawl-project/pawl/schema"
 )
 
-// Execer is what a Runtime may have besides, to run a command in a container.
-type Execer interface {
-	// Exec runs argv in the container and returns its exit code and the first
-	// part of its output. It ends the command when ctx is done.
-	Exec(ctx context.Context, id string, argv []string) (code int, output []byte, err error)
-}
-
 // A probeTarget is the container that is probed.
 type probeTarget struct {
 	ip        string // of the pod

@@ -2,6 +2,7 @@ package nodeagent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -20,8 +21,8 @@ func Run(ctx context.Context, cfg Config) error {
 	return a.run(ctx)
 }
 
-func (a *agent) run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
+func (a *agent) run(parent context.Context) error {
+	g, ctx := errgroup.WithContext(parent)
 	a.ctx = ctx
 	if err := a.adopt(); err != nil {
 		return err
@@ -35,7 +36,7 @@ func (a *agent) run(ctx context.Context) error {
 	}
 	err := g.Wait()
 	a.workers.Wait()
-	if ctx.Err() != nil && err == ctx.Err() {
+	if parent.Err() != nil && errors.Is(err, parent.Err()) {
 		return nil
 	}
 	return err

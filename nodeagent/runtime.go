@@ -49,6 +49,20 @@ type Runtime interface {
 	RemoveSandbox(ctx context.Context, uid types.UID) error
 }
 
+// Versioner is what a Runtime may have besides, to say what it is, such as
+// "containerd://1.6.20". An error means that it does not answer.
+type Versioner interface {
+	Version(ctx context.Context) (string, error)
+}
+
+// Execer is what a Runtime may have besides, to run a command in a container:
+// probes and hooks of kind exec. Without it an exec probe fails and says so.
+type Execer interface {
+	// Exec runs argv in the container, as its user, and returns its exit code and
+	// the first part of its output. It ends the command when ctx is done.
+	Exec(ctx context.Context, id string, argv []string) (code int, output []byte, err error)
+}
+
 // ImageRequest asks for an image to be present.
 type ImageRequest struct {
 	Image  string            // as in the spec

@@ -15,6 +15,10 @@ import (
 	"github.com/pawl-project/pawl/schema"
 )
 
+// lookPauseMax is the longest pause before the runtime is asked again when it
+// cannot tell. Its Watch tells when it is back; this is for when it does not.
+const lookPauseMax = 10 * time.Second
+
 // A worker keeps one pod. Its loop owns the fields below loop; others speak to
 // it through the mailbox under mu and a wake-up that carries no data.
 type worker struct {
@@ -194,6 +198,9 @@ func (w *worker) look(ctx context.Context) (pod.Seen, error) {
 		w.log.Warn("cannot see the pod; leaving it as it is", "err", err)
 	}
 	w.lookFail = failed(w.lookFail, "", err, time.Second/4)
+	if latest := time.Now().Add(lookPauseMax); w.lookFail.RetryAt.After(latest) {
+		w.lookFail.RetryAt = latest
+	}
 	return seen, err
 }
 

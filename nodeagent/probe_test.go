@@ -1,0 +1,118 @@
+package nodeagent
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+func probeServer(t *testing.T, tls bool) (host string, port int) {
+	h := http.NewServeMux()
+	h.HandleFunc("/ok", func(w http.ResponseWriter, r *http.Request) {
+		if r.Host != "shop.example" || r.Header.Get("X-Probe") != "yes" || r.URL.RawQuery != "deep=1" {
+			w.WriteHeader(http.StatusBadRequest)
+		}
+	})
+	h.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/bad", http.StatusFound) })
+	h.HandleFunc("/away", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://192.0.2.9/", http.StatusFound)
+	})
+	h.HandleFunc("/bad", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "no database", http.StatusServiceUnavailable)
+	})
+	h.HandleFunc("/slow", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	s := httptest.NewServer(h)
+	if tls {
+		s.Close()
+		s = httptest.NewTLSServer(h)
+	}
+	t.Cleanup(s.Close)
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err = strconv.Atoi(u.Port())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Hostname(), port
+}
+
+func get(path string, port intstr.IntOrString, scheme corev1.URIScheme) *corev1.Probe {
+	return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
+		Path: path, Port: port, Scheme: scheme,
+		HTTPHeaders: []corev1.HTTPHeader{{Name: "Host", Value: "shop.example"}, {Name: "X-Probe", Value: "yes"}},
+	}}}
+}
+
+func TestProbes(t *testing.T) {
+	probe := newProber(nil)
+	host, port := probeServer(t, false)
+	_, secure := probeServer(t, true)
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := closed.Addr().(*net.TCPAddr).Port
+	closed.Close()
+	tcp := func(port intstr.IntOrString) *corev1.Probe {
+		return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: port}}}
+	}
+	target := probeTarget{ip: host, id: "c1", container: &corev1.Container{Name: "web", Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: int32(port)}}}}
+	for name, c := range map[string]struct {
+		probe *corev1.Probe
+		want  string // part of the error; "" for success
+	}{
+		"ok":            {get("/ok?deep=1", intstr.FromInt32(int32(port)), ""), ""},
+		"named port":    {get("/ok?deep=1", intstr.FromString("http"), ""), ""},
+		"https":         {get("/ok?deep=1", intstr.FromInt32(int32(secure)), corev1.URISchemeHTTPS), ""},
+		"500s":          {get("/bad", intstr.FromInt32(int32(port)), ""), "statuscode: 503: no database"},
+		"redirect":      {get("/moved", intstr.FromInt32(int32(port)), ""), "statuscode: 503"},
+		"elsewhere":     {get("/away", intstr.FromInt32(int32(port)), ""), ""},
+		"slow":          {get("/slow", intstr.FromInt32(int32(port)), ""), "deadline exceeded"},
+		"no such port":  {get("/ok", intstr.FromString("admin"), ""), `no port named "admin"`},
+		"nobody":        {get("/ok", intstr.FromInt32(int32(nobody)), ""), "refused"},
+		"tcp":           {tcp(intstr.FromString("http")), ""},
+		"tcp to nobody": {tcp(intstr.FromInt32(int32(nobody))), "refused"},
+		"exec": {&corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}}},
+			"not supported"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			defer cancel()
+			err := probe(ctx, target, c.probe)
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+// execRuntime answers for commands.
+type execRuntime struct {
+	Runtime
+	code int
+}
+
+func (e execRuntime) Exec(context.Context, string, []string) (int, []byte, error) {
+	return e.code, []byte("said\n"), nil
+}
+
+func TestExecProbe(t *testing.T) {
+	p := &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}}}
+	if err := newProber(execRuntime{code: 0})(t.Context(), probeTarget{}, p); err != nil {
+		t.Error(err)
+	}
+	if err := newProber(execRuntime{code: 2})(t.Context(), probeTarget{}, p); err == nil || !strings.Contains(err.Error(), "exited with 2: said") {
+		t.Errorf("got %v", err)
+	}
+}
