@@ -45,6 +45,7 @@ var onlyImporters = []struct{ dependency, room, why string }{
 	{"github.com/containerd/containerd", "nodeagent/containerd", "the agent sees its own small Runtime"},
 	{"github.com/google/nftables", "nodeagent/network", "rules of the kernel have one owner"},
 	{"filippo.io/age", "schema/kv", "a second place that seals is a second place that leaks"},
+	{"github.com/google/go-containerregistry", "examples/images", "a node pulls through containerd"},
 }
 
 // neverLinked names what a binary must not contain, however it would get in.
