@@ -2,6 +2,7 @@ package plan
 
 import (
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -24,12 +25,12 @@ func (s *step) barePod(d *corev1.Pod, pods []*pod) {
 		return
 	}
 	e := s.p.pods[k]
-	if e != nil && (!e.rooted || e.root != s.r.key) {
+	if e != nil && (!e.rooted || slices.ContainsFunc(e.pods, func(p *pod) bool { return p.node != "" })) {
 		s.wait(s.r.key, "another pod has that name")
 		return
 	}
 	w := &wanted{pod: s.newBarePod(d), about: s.r.key, event: "Scheduled"}
-	if e != nil { // it was, and is gone
+	if e != nil { // a pod of that name was, and is gone
 		w.freed, w.forget = e.gone, e.report != nil
 	}
 	s.enqueue(w)

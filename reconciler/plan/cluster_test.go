@@ -201,8 +201,12 @@ func (c *cluster) put(o schema.Object) {
 	if rs, ok := o.(*appsv1.ReplicaSet); ok && rs.Spec.Selector != nil {
 		c.w.ReplicaSets[k] = rs
 		c.planner.SetReplicaSet(k, rs)
+		delete(c.w.Status, k) // one key holds either
+		c.planner.SetStatus(k, nil)
 		return
 	}
+	delete(c.w.ReplicaSets, k)
+	c.planner.SetReplicaSet(k, nil)
 	c.w.Status[k] = o
 	c.planner.SetStatus(k, o)
 }

@@ -31,7 +31,8 @@ type set struct {
 	crew
 	old *appsv1.ReplicaSet // as stored; nil: this plan makes it
 	rs  appsv1.ReplicaSet  // as it will be; shares its template with old
-	why string             // the newest reason to write it
+	was int                // its size before this plan
+	why string             // a reason to write it besides its size
 }
 
 // rollout is a Deployment in the making of a plan.
@@ -109,7 +110,7 @@ func (ro *rollout) add(old *appsv1.ReplicaSet, rs appsv1.ReplicaSet, pods []*pod
 		workload: deploymentWorkload + ro.d.Name, trace: traceOf(&x.rs), minReady: ro.d.Spec.MinReadySeconds,
 		want: int(ptr.Deref(rs.Spec.Replicas, 1)),
 	}
-	x.template = &x.rs.Spec.Template
+	x.template, x.was = &x.rs.Spec.Template, x.want
 	x.take(pods)
 	ro.sets = append(ro.sets, x)
 	return x
@@ -310,7 +311,7 @@ func (ro *rollout) cleanUp() {
 	}
 	slices.SortStableFunc(old, func(a, b *set) int { return cmp.Compare(a.revision(), b.revision()) })
 	for _, x := range old[:max(len(old)-limit, 0)] {
-		if x.want > 0 || len(x.pods) > 0 || len(x.rest) > 0 {
+		if x.want > 0 || len(x.pods) > 0 || len(x.leaving) > 0 || len(x.rest) > 0 {
 			continue
 		}
 		ro.sets = slices.DeleteFunc(ro.sets, func(y *set) bool { return y == x })

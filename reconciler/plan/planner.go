@@ -107,6 +107,9 @@ func (p *Planner) SetDesired(k schema.ObjectKey, o schema.Object) {
 	if owner, ok := p.sets[k]; ok {
 		p.touch(owner) // its ReplicaSet's name now belongs to the repository, or no more
 	}
+	if e := p.pods[schema.PodKey{Namespace: k.Namespace, Name: k.Name}]; e != nil && e.rooted && k.Kind == schema.Pods {
+		p.touch(e.root) // likewise its pod's name
+	}
 	for _, other := range p.claims(k) {
 		p.touch(other)
 	}

@@ -26,10 +26,11 @@ type crew struct {
 	trace    map[string]string // the annotations that lead back to Git
 	minReady int32             // seconds
 
-	want  int
-	pods  []*pod // that count: neither ending nor finished
-	fresh int    // how many of them this plan makes
-	rest  []*pod // that count no more
+	want    int
+	pods    []*pod // that count: neither ending nor finished
+	leaving []*pod // that this plan ends, the one that will be missed most last
+	rest    []*pod // that count no more
+	fresh   int    // how many pods this plan makes
 }
 
 // replaceAfter is how old a pod that ended by itself must be to be replaced, so
@@ -42,6 +43,9 @@ func (c *crew) take(pods []*pod) {
 	for _, p := range pods {
 		switch {
 		case p.ending:
+			c.rest = append(c.rest, p)
+		case c.s.p.inGit(objectKey(p.key())):
+			c.s.end(p, c.key, "SuccessfulDelete", "Deleted pod: "+p.obj.Name+": the repository gave its name to another")
 			c.rest = append(c.rest, p)
 		case p.finished():
 			if at := p.obj.CreationTimestamp.Add(replaceAfter); c.s.now.Before(at) {
@@ -57,26 +61,30 @@ func (c *crew) take(pods []*pod) {
 	}
 }
 
-// meet makes or ends pods until there are as many as wanted.
+// meet makes or ends pods until there are as many as wanted. A plan that changes
+// its mind keeps the pods it meant to end.
 func (c *crew) meet() {
 	if n := len(c.pods) - c.want; n > 0 {
 		c.dismiss(n)
 	}
 	for len(c.pods) < c.want {
+		if n := len(c.leaving); n > 0 {
+			c.pods = append(c.pods, c.leaving[n-1])
+			c.leaving = c.leaving[:n-1]
+			continue
+		}
 		c.pods = append(c.pods, &pod{obj: c.recruit(), fresh: true})
 		c.fresh++
 	}
 }
 
-// dismiss ends the n pods that will be missed least.
+// dismiss picks the n pods that will be missed least.
 func (c *crew) dismiss(n int) {
 	slices.SortStableFunc(c.pods, c.lessMissed())
 	for _, p := range c.pods[:n] {
-		if p.fresh {
-			continue // it never was
+		if !p.fresh { // else it never was
+			c.leaving = append(c.leaving, p)
 		}
-		c.s.end(p, c.key, "SuccessfulDelete", "Deleted pod: "+p.obj.Name)
-		c.rest = append(c.rest, p)
 	}
 	c.pods = slices.Clone(c.pods[n:])
 }
@@ -182,9 +190,12 @@ func (s *step) taken(k schema.PodKey) bool {
 	return s.p.pods[k] != nil || s.p.made[k] || s.p.inGit(objectKey(k))
 }
 
-// send puts the crew's pods that have no node into the queue, and takes on the
-// ones whose assignment was lost.
+// send ends the pods that leave, puts those that have no node into the queue,
+// and takes on the ones whose assignment was lost.
 func (c *crew) send() {
+	for _, p := range c.leaving {
+		c.s.end(p, c.key, "SuccessfulDelete", "Deleted pod: "+p.obj.Name)
+	}
 	for _, p := range c.pods {
 		switch {
 		case p.fresh:

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -78,8 +79,8 @@ func (ro *rollout) recreate() bool {
 // ending counts the set's pods that are on their way out and may still run.
 func (x *set) ending() int {
 	n := 0
-	for _, p := range x.rest {
-		if !p.finished() {
+	for _, p := range slices.Concat(x.leaving, x.rest) {
+		if p.takesRoom() {
 			n++
 		}
 	}
@@ -166,15 +167,11 @@ func (ro *rollout) note(x *set) {
 
 // scaledMessage says in kubectl's words what became of a set's size.
 func scaledMessage(x *set) string {
-	was := 0
-	if x.old != nil {
-		was = int(ptr.Deref(x.old.Spec.Replicas, 0))
-	}
 	switch {
-	case x.want > was:
-		return fmt.Sprintf("Scaled up replica set %s from %d to %d", x.rs.Name, was, x.want)
-	case x.want < was:
-		return fmt.Sprintf("Scaled down replica set %s from %d to %d", x.rs.Name, was, x.want)
+	case x.want > x.was:
+		return fmt.Sprintf("Scaled up replica set %s from %d to %d", x.rs.Name, x.was, x.want)
+	case x.want < x.was:
+		return fmt.Sprintf("Scaled down replica set %s from %d to %d", x.rs.Name, x.was, x.want)
 	default:
 		return ""
 	}

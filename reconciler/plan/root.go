@@ -139,6 +139,9 @@ func (s *step) abandon(pods []*pod) {
 		s.end(p, objectKey(p.key()), "Killing", "Stopping pod: "+s.r.key.String()+" is not in the repository")
 	}
 	for _, k := range sortedKeys(s.r.sets) {
+		if s.p.inGit(k) {
+			continue // the key is another's now, who overwrites it
+		}
 		s.last(Change{Delete: &k, About: s.r.key, Message: "its Deployment is not in the repository"})
 	}
 	if s.r.status != nil {
@@ -184,7 +187,7 @@ func (s *step) letGo(e *entry) {
 		return
 	}
 	if s.replaced(e) {
-		return // the bare pod's own rules reuse the keys
+		return
 	}
 	about := objectKey(e.key)
 	if e.gone != "" {
@@ -193,11 +196,10 @@ func (s *step) letGo(e *entry) {
 	s.first(Change{Delete: &about, About: about, Message: "gone from node " + string(e.report.Node)})
 }
 
-// replaced says whether a bare pod that is gone will be made again at once,
-// under the same keys.
+// replaced says whether a pod that is gone leaves its keys to a pod of the
+// repository, which will be made under them at once.
 func (s *step) replaced(e *entry) bool {
-	_, bare := s.r.desired.(*corev1.Pod)
-	return bare && len(e.pods) == 0
+	return len(e.pods) == 0 && s.p.inGit(objectKey(e.key))
 }
 
 // end stops a pod gracefully; a pod that no node has is simply forgotten.
@@ -205,6 +207,7 @@ func (s *step) end(p *pod, about schema.ObjectKey, event, message string) {
 	s.out.settled = false
 	switch {
 	case p.ending:
+	case p.node == "" && s.p.inGit(objectKey(p.key())): // a pod of the repository takes the record over
 	case p.node == "":
 		k := objectKey(p.key())
 		s.first(Change{Delete: &k, About: about, Type: corev1.EventTypeNormal, Event: event, Message: message})

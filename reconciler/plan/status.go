@@ -135,15 +135,15 @@ func (ro *rollout) complete() bool {
 }
 
 // settled: complete and nothing on its way out; of a paused Deployment, as many
-// pods as wanted, of whatever template.
+// pods as wanted, of whatever template; none when it was paused from the start.
 func (ro *rollout) settled(st *appsv1.DeploymentStatus) bool {
 	for _, x := range ro.sets {
-		if len(x.rest) > 0 {
+		if len(x.rest) > 0 || len(x.leaving) > 0 {
 			return false
 		}
 	}
 	if ro.d.Spec.Paused {
-		return int(st.AvailableReplicas) >= ro.want
+		return len(ro.sets) == 0 || int(st.AvailableReplicas) >= ro.want
 	}
 	return ro.done(st)
 }
