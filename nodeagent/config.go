@@ -15,7 +15,7 @@ import (
 // Config is what Run needs. Zero fields have the defaults named beside them.
 type Config struct {
 	Node    schema.NodeName
-	DataDir string // survives a reboot; the agent keeps its assignments in DataDir/agent
+	DataDir string // the agent's own; survives a reboot: its assignments lie there
 	RunDir  string // need not survive one
 
 	Runtime Runtime

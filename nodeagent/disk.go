@@ -19,24 +19,23 @@ import (
 // disk keeps what the node was assigned, so that it starts it after a reboot
 // without a control plane:
 //
-//	<data>/agent/pods/<uid>.json            schema.Assignment, durable before the pod begins
-//	<data>/agent/status/<uid>.json          corev1.PodStatus as last reported; not synced: it is only kept
-//	                                        for times of transition and verdicts, and may be lost
-//	<data>/agent/objects/<kind>.<ns>_<name>.json  ConfigMap or Secret, durable
+//	<data>/pods/<uid>.json    schema.Assignment, durable before the pod begins
+//	<data>/status/<uid>.json  corev1.PodStatus as last reported; not synced: it is only kept
+//	                          for times of transition and verdicts, and may be lost
+//	<data>/objects/<kind>.<ns>_<name>.json  ConfigMap or Secret, durable
 //
 // All with mode 0600, below directories with 0700; Secrets are in the clear. Each is
 // written beside and renamed, so that a file is whole or not there.
 type disk struct{ pods, status, objects string }
 
 func openDisk(data string) (*disk, error) {
-	root := filepath.Join(data, "agent")
-	d := &disk{filepath.Join(root, "pods"), filepath.Join(root, "status"), filepath.Join(root, "objects")}
+	d := &disk{filepath.Join(data, "pods"), filepath.Join(data, "status"), filepath.Join(data, "objects")}
 	for _, dir := range []string{d.pods, d.status, d.objects} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make the agent's directory: %w", err)
 		}
 	}
-	return d, os.Chmod(root, 0o700)
+	return d, nil
 }
 
 // A kept is what lay on disk.

@@ -15,7 +15,7 @@ import (
 )
 
 func TestDiskKeeps(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "agent")
 	d, err := openDisk(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +34,7 @@ func TestDiskKeeps(t *testing.T) {
 	}
 	// What a crash or a bad disk leaves must not keep the rest from being read.
 	for name, text := range map[string]string{"pods/u2.json.new": "{", "pods/u3.json": "{", "pods/u4.json": `{"pod":{"metadata":{"uid":"other"}}}`, "status/u1.json.new": "x"} {
-		if err := os.WriteFile(filepath.Join(dir, "agent", name), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -52,7 +52,7 @@ func TestDiskKeeps(t *testing.T) {
 	if n := strings.Count(log.String(), "set aside"); n != 2 {
 		t.Errorf("%d files set aside, want 2: %s", n, &log)
 	}
-	if err := filepath.WalkDir(filepath.Join(dir, "agent"), func(path string, e os.DirEntry, err error) error {
+	if err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}

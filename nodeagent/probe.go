@@ -39,6 +39,8 @@ func newProber(rt Runtime) probeFunc {
 			return probeHTTP(ctx, t, p.HTTPGet)
 		case p.TCPSocket != nil:
 			return probeTCP(ctx, t, p.TCPSocket)
+		case p.GRPC != nil:
+			return probeGRPC(ctx, t, p.GRPC)
 		case p.Exec != nil && exec != nil:
 			return probeExec(ctx, exec, t, p.Exec)
 		case p.Exec != nil:

@@ -150,7 +150,7 @@ func (r *rig) records() []string {
 	r.t.Helper()
 	var names []string
 	for _, dir := range []string{"pods", "status"} {
-		entries, err := os.ReadDir(filepath.Join(r.data, "agent", dir))
+		entries, err := os.ReadDir(filepath.Join(r.data, dir))
 		if err != nil {
 			r.t.Fatal(err)
 		}
