@@ -70,6 +70,7 @@ func (c *Compiler) Compile(ctx context.Context, tree schema.Tree) (*Result, erro
 			if err != nil {
 				return err
 			}
+			r.path, r.blob = f.Path, f.Blob
 			results[i] = r
 			c.files.put(f.Path, f.Blob, r, f.Size)
 			return nil
@@ -92,9 +93,10 @@ func (c *Compiler) Compile(ctx context.Context, tree schema.Tree) (*Result, erro
 
 // A fileResult is what one file gives, whatever else is in the tree.
 type fileResult struct {
-	objects  []compiled
-	faults   []schema.Fault
-	warnings []schema.Fault
+	path, blob string // of the file, or what stands for them
+	objects    []compiled
+	faults     []schema.Fault
+	warnings   []schema.Fault
 }
 
 // A compiled object and where it stands.
@@ -222,7 +224,7 @@ func parse(file string, content []byte, faults *faultList) []document {
 
 // compileDocuments makes the objects of one file.
 func compileDocuments(file string, documents []document, faults *faultList) *fileResult {
-	r := &fileResult{}
+	r := &fileResult{warnings: faults.warnings}
 	roots := flatten(documents, faults)
 	if len(roots) > maxFileObjects {
 		faults.at(file, position{}, fmt.Sprintf("has %d objects, the limit is %d", len(roots), maxFileObjects), "split the file")

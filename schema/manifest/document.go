@@ -14,8 +14,16 @@ type document struct {
 
 // A faultList gathers what is wrong with one file, up to maxFileFaults.
 type faultList struct {
-	faults  []schema.Fault
-	dropped int
+	faults   []schema.Fault
+	dropped  int
+	warnings []schema.Fault // what a parser accepts all the same
+}
+
+// warn adds a parser's warning at a place.
+func (l *faultList) warn(file string, p position, problem, remedy string) {
+	if len(l.warnings) < maxFileFaults {
+		l.warnings = append(l.warnings, schema.Fault{File: file, Line: p.line, Column: p.column, Problem: problem, Remedy: remedy})
+	}
 }
 
 func (l *faultList) add(f schema.Fault) {

@@ -29,7 +29,7 @@ func parseJSON(file string, content []byte, faults *faultList) []document {
 		return nil
 	}
 	content = bytes.TrimPrefix(content, []byte("\ufeff"))
-	r := &jsonReader{decoder: json.NewDecoder(bytes.NewReader(content)), content: content, line: 1}
+	r := &jsonReader{file: file, faults: faults, decoder: json.NewDecoder(bytes.NewReader(content)), content: content, line: 1}
 	r.decoder.UseNumber()
 	var documents []document
 	for {
@@ -58,6 +58,8 @@ func parseJSON(file string, content []byte, faults *faultList) []document {
 
 // A jsonReader turns JSON tokens into nodes with positions.
 type jsonReader struct {
+	file    string
+	faults  *faultList
 	decoder *json.Decoder
 	content []byte
 	offset  int // up to which lines were counted
@@ -164,7 +166,7 @@ func (r *jsonReader) element(depth int) (*node, error) {
 
 func (r *jsonReader) object(n *node, depth int) error {
 	n.kind = mapNode
-	seen := map[string]int{}
+	seen := map[string]position{}
 	for r.decoder.More() {
 		at := r.next()
 		token, err := r.decoder.Token()
@@ -172,14 +174,17 @@ func (r *jsonReader) object(n *node, depth int) error {
 			return err
 		}
 		key, _ := token.(string)
-		if line, twice := seen[key]; twice {
-			return &yamlFault{at: at, problem: fmt.Sprintf("key %s stands twice in this map, first on line %d", quote(key), line), remedy: "keep one of them"}
-		}
-		seen[key] = at.line
 		value, err := r.element(depth)
 		if err != nil {
 			return err
 		}
+		if first, twice := seen[key]; twice {
+			if err := doubled(r.file, key, at, first, n.get(key), value, r.faults); err != nil {
+				return err
+			}
+			continue
+		}
+		seen[key] = at
 		n.fields = append(n.fields, field{key: key, at: at, value: value})
 		n.size += value.size
 		n.bytes += value.bytes + len(key)

@@ -3,6 +3,7 @@ package manifest
 import (
 	"fmt"
 	"path"
+	"strings"
 
 	"github.com/distribution/reference"
 	corev1 "k8s.io/api/core/v1"
@@ -78,7 +79,7 @@ func (o *objectReader) resourceRefRules(s *corev1.PodSpec, r *corev1.ResourceFie
 			}
 		}
 	}
-	o.fault(at+".containerName", "there is no container "+quote(r.ContainerName)+" in this pod", "")
+	o.warn(o.root.find(at+".containerName"), at+".containerName", "there is no container "+quote(r.ContainerName)+" in this pod", "")
 }
 
 func (o *objectReader) containerRules(s *corev1.PodSpec, c *corev1.Container, at string, volumes map[string]bool) {
@@ -150,6 +151,9 @@ func (o *objectReader) mountRules(c *corev1.Container, at string, volumes map[st
 		here := indexPath(at, i)
 		if !volumes[m.Name] {
 			o.fault(here+".name", "there is no volume "+quote(m.Name)+" in this pod", remedyForVolume(m.Name, volumes))
+		}
+		if strings.Contains(m.MountPath, ":") {
+			o.warn(o.root.find(here+".mountPath"), here+".mountPath", "is no path of Linux", "")
 		}
 		clean := path.Clean("/" + m.MountPath)
 		if first, there := paths[clean]; there {

@@ -29,7 +29,7 @@ func parseYAML(file string, content []byte, faults *faultList) []document {
 	}
 	var documents []document
 	for _, c := range chunks {
-		root, err := parseYAMLDocument(c)
+		root, err := parseYAMLDocument(file, c, faults)
 		if err != nil {
 			var f *yamlFault
 			if !errors.As(err, &f) {
@@ -111,7 +111,7 @@ type yamlFault struct {
 func (f *yamlFault) Error() string { return f.problem }
 
 // parseYAMLDocument returns nil for an empty document.
-func parseYAMLDocument(c chunk) (root *node, err error) {
+func parseYAMLDocument(file string, c chunk, faults *faultList) (root *node, err error) {
 	defer func() {
 		if p := recover(); p != nil { // the YAML library panics on some malformed input
 			root, err = nil, &yamlFault{at: position{line: c.line}, problem: "cannot be read as YAML", remedy: ""}
@@ -128,7 +128,7 @@ func parseYAMLDocument(c chunk) (root *node, err error) {
 	if len(doc.Content) == 0 {
 		return nil, nil
 	}
-	r := yamlReader{shift: c.line - 1}
+	r := yamlReader{file: file, faults: faults, shift: c.line - 1}
 	root, err = r.read(doc.Content[0], 0)
 	if err != nil {
 		return nil, err
@@ -167,8 +167,10 @@ func syntaxFault(err error, first int) error {
 // A yamlReader turns the library's tree into nodes: aliases shared and counted,
 // merge keys expanded, scalars as Kubernetes reads them.
 type yamlReader struct {
-	shift int                  // added to the library's line numbers
-	done  map[*yaml.Node]*node // anchored values that are complete
+	file   string
+	faults *faultList
+	shift  int                  // added to the library's line numbers
+	done   map[*yaml.Node]*node // anchored values that are complete
 }
 
 func (r *yamlReader) at(y *yaml.Node) position {
@@ -248,14 +250,17 @@ func (r *yamlReader) mapping(n *node, y *yaml.Node, depth int) error {
 		if err != nil {
 			return err
 		}
-		if first, twice := seen[key]; twice {
-			return r.fail(k, fmt.Sprintf("key %s stands twice in this map, first on line %d", quote(key), first.line), "keep one of them")
-		}
-		seen[key] = r.at(k)
 		value, err := r.read(v, depth+1)
 		if err != nil {
 			return err
 		}
+		if first, twice := seen[key]; twice {
+			if err := doubled(r.file, key, r.at(k), first, n.get(key), value, r.faults); err != nil {
+				return err
+			}
+			continue
+		}
+		seen[key] = r.at(k)
 		n.fields = append(n.fields, field{key: key, at: r.at(k), value: value})
 		n.size += value.size
 		n.bytes += value.bytes + len(key)
@@ -265,6 +270,17 @@ func (r *yamlReader) mapping(n *node, y *yaml.Node, depth int) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// doubled judges a key that stands twice in a map: with one value it is clumsy,
+// with two nobody knows which is meant.
+func doubled(file, key string, at, first position, one, other *node, faults *faultList) error {
+	problem := fmt.Sprintf("key %s stands twice in this map, first on line %d", quote(key), first.line)
+	if !bytes.Equal(one.appendJSON(nil), other.appendJSON(nil)) {
+		return &yamlFault{at: at, problem: problem + " with another value", remedy: "keep one of them"}
+	}
+	faults.warn(file, at, problem, "keep one of them")
 	return nil
 }
 
@@ -308,7 +324,7 @@ func (r *yamlReader) key(y *yaml.Node) (string, error) {
 	if err := r.scalar(n, y); err != nil {
 		return "", err
 	}
-	if n.kind == stringNode || (n.kind == intNode && n.text == y.Value) {
+	if n.kind == stringNode || (n.kind != nullNode && n.text == y.Value) {
 		return n.text, nil
 	}
 	return "", r.fail(y, fmt.Sprintf("key %s is %s to YAML", quote(y.Value), n.kind), fmt.Sprintf("write %s in quotes", quote(y.Value)))
