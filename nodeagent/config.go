@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/pawl-project/pawl/schema"
+	"github.com/pawl-project/pawl/schema/kv"
 )
 
 // Config is what Run needs. Zero fields have the defaults named beside them.
@@ -20,7 +21,9 @@ type Config struct {
 
 	Runtime Runtime
 	Volumes Volumes
-	Link    Link // to the control plane; nil: the agent lives from its last assignments
+
+	Conn kv.ConnOptions // to the control plane; the zero value: the agent lives from its last assignments
+	Link Link           // instead of Conn
 
 	Labels   map[string]string   // of the node, besides the usual ones
 	NodeIP   string              // the first global unicast address of the machine
@@ -34,7 +37,7 @@ type Config struct {
 	Logger *slog.Logger // slog.Default()
 }
 
-// Link is the connection to the control plane. Over connects one of schema/kv.
+// Link is the connection to the control plane; Over makes one of NATS.
 type Link interface {
 	ControlPlane
 	// Run hands what is assigned to h until ctx is done: the whole set at first
@@ -80,6 +83,9 @@ func (c *Config) complete() error {
 		c.Logger = slog.Default()
 	}
 	c.Logger = c.Logger.With("room", "nodeagent", "node", string(c.Node))
+	if c.Link == nil && (c.Conn.InProcess != nil || c.Conn.URL != "") {
+		c.Link = Over(c.Node, c.Conn, c.Logger)
+	}
 	if c.NodeIP == "" {
 		c.NodeIP = hostIP()
 	}

@@ -18,30 +18,37 @@ import (
 
 const versionLimit = 5 * time.Second // for the runtime to answer
 
+// heartbeatRetry is the first pause after a report of the node that failed: at the
+// start it is only that the connection is not there yet.
+const heartbeatRetry = 20 * time.Millisecond
+
 // heartbeat reports the node until ctx is done. It looks at the machine anew
 // every time, as memory and disks come and go on some.
 func (a *agent) heartbeat(ctx context.Context) error {
 	last := map[corev1.NodeConditionType]corev1.NodeCondition{}
-	failing := false
+	retry := heartbeatRetry
 	for ctx.Err() == nil {
 		n := a.node(ctx, last)
-		send, cancel := context.WithTimeout(ctx, a.cfg.Heartbeat)
-		err := a.cfg.Link.ReportNode(send, n)
-		cancel()
-		if err != nil && !failing && ctx.Err() == nil {
-			a.log.Warn("cannot report the node; trying on", "err", err)
-		}
-		failing = err != nil
 		for _, c := range n.Status.Conditions {
 			last[c.Type] = c
 		}
-		if failing {
-			pause(ctx, a.cfg.Heartbeat/10)
-		} else {
+		if err := a.beat(ctx, n); err == nil {
+			retry = heartbeatRetry
 			pause(ctx, a.cfg.Heartbeat*9/10)
+			continue
+		} else if retry > time.Second && ctx.Err() == nil {
+			a.log.Warn("cannot report the node; trying on", "retry", retry, "err", err)
 		}
+		pause(ctx, retry)
+		retry = min(2*retry, a.cfg.Heartbeat/2)
 	}
 	return ctx.Err()
+}
+
+func (a *agent) beat(ctx context.Context, n *corev1.Node) error {
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.Heartbeat)
+	defer cancel()
+	return a.cfg.Link.ReportNode(ctx, n)
 }
 
 // node describes this machine.

@@ -28,7 +28,8 @@ const (
 type reporter struct {
 	node  schema.NodeName
 	log   *slog.Logger
-	wake  chan struct{}
+	wake  chan struct{} // one token: there is something to send
+	again chan struct{} // one token: the gateway is back
 	acked func(types.UID) // told of each pod whose end is stored; called without mu
 
 	mu    sync.Mutex
@@ -46,7 +47,7 @@ type report struct {
 
 func newReporter(node schema.NodeName, log *slog.Logger) *reporter {
 	return &reporter{
-		node: node, log: log, wake: make(chan struct{}, 1), acked: func(types.UID) {},
+		node: node, log: log, wake: make(chan struct{}, 1), again: make(chan struct{}, 1), acked: func(types.UID) {},
 		pods: map[types.UID]*report{}, dirty: map[types.UID]bool{},
 	}
 }
@@ -63,13 +64,18 @@ func (r *reporter) put(p *corev1.Pod, s corev1.PodStatus, gone bool) {
 	r.wakeUp()
 }
 
-// all has everything reported again: the store may have been lost.
+// all has everything reported again, and at once: the gateway is back, and the
+// store may have been lost.
 func (r *reporter) all() {
 	r.mu.Lock()
 	for uid := range r.pods {
 		r.dirty[uid] = true
 	}
 	r.mu.Unlock()
+	select {
+	case r.again <- struct{}{}:
+	default:
+	}
 	r.wakeUp()
 }
 
@@ -122,11 +128,27 @@ func (r *reporter) run(ctx context.Context, to ControlPlane) error {
 				if ctx.Err() == nil {
 					r.log.Warn("cannot report pods", "pods", len(batch), "retry", retry, "err", err)
 				}
-				pause(ctx, retry)
-				retry = min(2*retry, reportRetryMax)
+				if r.pause(ctx, retry) {
+					retry = reportRetry
+				} else {
+					retry = min(2*retry, reportRetryMax)
+				}
 			}
 		}
 	}
+}
+
+// pause waits for d, or until the gateway is back (true) or ctx is done.
+func (r *reporter) pause(ctx context.Context, d time.Duration) (back bool) {
+	t := time.NewTimer(jittered(d))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	case <-r.again:
+		return true
+	}
+	return false
 }
 
 // gather waits for reports that are about to come.
