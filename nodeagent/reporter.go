@@ -16,7 +16,7 @@ import (
 
 const (
 	reportBatch    = 64                     // reports in one message
-	reportGather   = 2 * time.Millisecond   // that a report waits for others to go with it
+	reportGather   = time.Millisecond       // that a report waits for others to go with it
 	reportRetry    = 100 * time.Millisecond // after the first failure
 	reportRetryMax = 15 * time.Second
 	reportLimit    = 20 * time.Second // for one message to be acked
@@ -28,8 +28,8 @@ const (
 type reporter struct {
 	node  schema.NodeName
 	log   *slog.Logger
-	wake  chan struct{} // one token: there is something to send
-	again chan struct{} // one token: the gateway is back
+	wake  chan struct{}   // one token: there is something to send
+	again chan struct{}   // one token: the gateway is back
 	acked func(types.UID) // told of each pod whose end is stored; called without mu
 
 	mu    sync.Mutex
