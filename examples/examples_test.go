@@ -54,7 +54,8 @@ func TestExamples(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, w := range result.Warnings {
-				if e.Name() != "nginx-v1beta1" || !strings.Contains(w.String(), "apiVersion: apps/v1") {
+				old := e.Name() == "nginx-v1beta1" && strings.Contains(w.String(), "apiVersion: apps/v1")
+				if !old && !strings.Contains(w.String(), "Services are stored, and not routed yet") {
 					t.Errorf("warning: %v", w)
 				}
 			}

@@ -103,6 +103,7 @@ func (n *Network) pair(host *netlink.Handle, bridge netlink.Link, pod *podNetns,
 	attrs.Name = n.vethName(uid)
 	attrs.MTU = bridge.Attrs().MTU
 	attrs.Flags = net.FlagUp
+	attrs.NumTxQueues, attrs.NumRxQueues = 1, 1 // the kernel would make as many as there are processors
 	made := netlink.NewVeth(attrs)
 	made.PeerName = podLink
 	made.PeerHardwareAddr = podMAC(addr)

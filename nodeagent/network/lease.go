@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -23,8 +24,9 @@ import (
 // the name is taken: a kill at any instant leaves a whole lease or none. Nothing
 // is synced: what a power cut loses belonged to pods that ended with it.
 //
-// The link "last" names the address given last, so that a restart goes on with
-// the next one: an address that was just freed is the last to be given again.
+// The file "last" names the address given last, so that a restart goes on with
+// the next one: an address that was just freed is the last to be given again. It
+// is overwritten in place; one that cannot be read costs only that order.
 type leases struct {
 	dir    string
 	prefix netip.Prefix
@@ -71,15 +73,9 @@ func (l *leases) load() error {
 	byUID, byAddr := map[types.UID]netip.Addr{}, map[netip.Addr]types.UID{}
 	last, whole := l.prefix.Addr().Next(), false
 	for _, e := range entries {
-		target, err := os.Readlink(filepath.Join(l.dir, e.Name()))
-		if err != nil {
-			return fmt.Errorf("read the addresses in use: %w", err)
-		}
 		switch e.Name() {
 		case lastName:
-			if a, err := netip.ParseAddr(target); err == nil && l.prefix.Contains(a) {
-				last = a
-			}
+			last = l.readLast(last)
 			continue
 		case wholeName:
 			whole = true
@@ -87,7 +83,11 @@ func (l *leases) load() error {
 		}
 		addr, err := netip.ParseAddr(e.Name())
 		if err != nil {
-			continue // the unfinished successor of "last"
+			return fmt.Errorf("read the addresses in use: %s in %s is not ours: %w", e.Name(), l.dir, err)
+		}
+		target, err := os.Readlink(filepath.Join(l.dir, e.Name()))
+		if err != nil {
+			return fmt.Errorf("read the addresses in use: %w", err)
 		}
 		byAddr[addr] = types.UID(target)
 		byUID[types.UID(target)] = addr
@@ -141,21 +141,30 @@ func (l *leases) store(a netip.Addr, uid types.UID) error {
 	return l.storeLast()
 }
 
+// storeLast pads the address to one length, so that one write replaces it.
 func (l *leases) storeLast() error {
-	successor := filepath.Join(l.dir, lastName+".new")
-	err := os.Symlink(l.last.String(), successor)
-	if errors.Is(err, fs.ErrExist) { // left by a crash
-		if err = os.Remove(successor); err == nil {
-			err = os.Symlink(l.last.String(), successor)
-		}
-	}
-	if err == nil {
-		err = os.Rename(successor, filepath.Join(l.dir, lastName))
-	}
+	f, err := os.OpenFile(filepath.Join(l.dir, lastName), os.O_WRONLY|os.O_CREATE, 0o644)
 	if err != nil {
 		return fmt.Errorf("record the last address given: %w", err)
 	}
+	_, err = fmt.Fprintf(f, "%-15s\n", l.last)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("record the last address given: %w", err)
+	}
 	return nil
+}
+
+// readLast returns the address given last, or otherwise when there is none.
+func (l *leases) readLast(otherwise netip.Addr) netip.Addr {
+	text, err := os.ReadFile(filepath.Join(l.dir, lastName))
+	if err != nil {
+		return otherwise
+	}
+	a, err := netip.ParseAddr(strings.TrimSpace(string(text)))
+	if err != nil || !l.prefix.Contains(a) {
+		return otherwise
+	}
+	return a
 }
 
 // adopt records an address that a pod already has, found on its link.

@@ -408,8 +408,8 @@ func TestHalfMade(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-		"last unfinished": func(t *testing.T, f *fixture, _ *namespace) {
-			if err := os.Symlink("10.42.0.9", filepath.Join(f.state, "addresses", "last.new")); err != nil {
+		"last unreadable": func(t *testing.T, f *fixture, _ *namespace) {
+			if err := os.WriteFile(filepath.Join(f.state, "addresses", "last"), []byte("10.42"), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		},

@@ -145,8 +145,11 @@ func modeOr(mode *int32, otherwise int32) int32 {
 	return *mode & 0o777
 }
 
-// maxNameLen is the kernel's bound on one name, in bytes.
-const maxNameLen = 255
+const (
+	maxNameLen = 255  // the kernel's bound on one name, in bytes
+	maxPathLen = 1024 // bytes; there is room for the volume's own path before it
+	maxNames   = 32   // in one path: each costs a look from the volume's root
+)
 
 // checkKey refuses a key that cannot be a file's name in a volume.
 func checkKey(key string) error {
@@ -179,7 +182,7 @@ func cleanPath(p string) (string, error) {
 	if strings.HasPrefix(clean, "..") {
 		return bad("must not begin with '..'")
 	}
-	if slices.ContainsFunc(names, func(n string) bool { return len(n) > maxNameLen }) || len(p) > 4*maxNameLen {
+	if slices.ContainsFunc(names, func(n string) bool { return len(n) > maxNameLen }) || len(p) > maxPathLen || len(names) > maxNames {
 		return bad("is too long")
 	}
 	return clean, nil

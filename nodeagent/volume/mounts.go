@@ -96,8 +96,8 @@ func (v *Volumes) pin(uid types.UID, container string, index int, volume, subPat
 // cleanSubPath is like cleanPath, but may name what begins with two dots.
 func cleanSubPath(p string) (string, error) {
 	clean := path.Clean(p)
-	if !filepath.IsLocal(p) || slices.Contains(splitPath(p), "..") || len(p) > 4*maxNameLen {
-		return "", fmt.Errorf("%q must be relative, without '..': %w", p, schema.ErrRefused)
+	if !filepath.IsLocal(p) || slices.Contains(splitPath(p), "..") || len(p) > maxPathLen || len(splitPath(p)) > maxNames {
+		return "", fmt.Errorf("%q must be relative, without '..', and not too long: %w", p, schema.ErrRefused)
 	}
 	return clean, nil
 }
