@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -544,6 +546,164 @@ func TestNodeReport(t *testing.T) {
 		if n.Name != "n1" || n.Status.Capacity.Pods().Value() != 110 || n.Status.Capacity.Memory().Value() == 0 ||
 			n.Status.Capacity.Cpu().Value() == 0 || n.Status.Addresses[0].Address != "192.0.2.1" || n.Status.NodeInfo.KernelVersion == "" {
 			t.Errorf("reported %+v", n)
+		}
+	})
+}
+
+// What cannot be recorded is not begun: a restarted agent would not know it.
+func TestWhatIsNotOnDiskIsNotBegun(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.begin(true)
+		pods := filepath.Join(r.data, "pods")
+		check(t, os.Remove(pods))
+		check(t, os.WriteFile(pods, nil, 0o600)) // the disk is in a bad way
+		p, gone := newPod("a"), newPod("gone")
+		r.assign(p)
+		r.delete(gone, 0) // a deletion makes room: it does not wait
+		r.after(time.Second)
+		if n := len(r.containers(p.UID)); n > 0 {
+			t.Errorf("%d containers of a pod without a record", n)
+		}
+		if why := r.waitsFor(p.UID); !strings.Contains(why, "ContainerCreating: ") || !strings.Contains(why, "not a directory") {
+			t.Errorf("reported %q", why)
+		}
+		if got, _ := r.report(gone.UID); !got.Gone {
+			t.Errorf("reported %+v", got)
+		}
+		check(t, os.Remove(pods))
+		check(t, os.Mkdir(pods, 0o700))
+		r.after(5 * time.Second)
+		r.only(p.UID)
+	})
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An exit that no event told of is found all the same.
+func TestLostEvents(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.begin(true)
+		p := newPod("a")
+		r.assign(p)
+		r.after(time.Second)
+		r.world.mu.Lock()
+		watches := r.world.watches
+		r.world.watches = nil
+		c := &r.world.pods[p.UID].containers[0]
+		r.world.exit(p.UID, c, 1)
+		r.world.watches = watches
+		r.world.mu.Unlock()
+		r.after(7 * time.Minute)
+		if c := r.only(p.UID); c.Attempt != 1 {
+			t.Errorf("attempt %d runs", c.Attempt)
+		}
+	})
+}
+
+// While the runtime cannot tell, nothing is done; when it can, all goes on.
+func TestRuntimeAway(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		var mu sync.Mutex
+		away := false
+		r.world.trouble = func(context.Context, string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if away {
+				return schema.ErrUnavailable
+			}
+			return nil
+		}
+		r.begin(true)
+		p, q := newPod("a"), newPod("b")
+		r.assign(p)
+		r.after(time.Second)
+		before := r.only(p.UID)
+		mu.Lock()
+		away = true
+		mu.Unlock()
+		r.assign(q)
+		r.after(time.Minute)
+		mu.Lock()
+		away = false
+		mu.Unlock()
+		r.after(11 * time.Second)
+		r.only(q.UID)
+		if after := r.only(p.UID); after.ID != before.ID {
+			t.Errorf("container %s became %s", before.ID, after.ID)
+		}
+	})
+}
+
+// That a pod is gone is said until it is stored, and again after a sync, for as
+// long as the control plane still assigns it.
+func TestGoneIsToldUntilItIsKnown(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.begin(true)
+		p := newPod("a")
+		r.assign(p)
+		r.after(time.Second)
+		r.ctl.mu.Lock()
+		r.ctl.down = errors.New("gateway is away")
+		r.ctl.mu.Unlock()
+		r.delete(p, 5)
+		r.after(time.Minute)
+		r.empty(p.UID)
+		r.ctl.mu.Lock()
+		r.ctl.down = nil
+		r.ctl.mu.Unlock()
+		r.ctl.sync()
+		r.after(time.Second)
+		if got, _ := r.report(p.UID); !got.Gone {
+			t.Errorf("reported %+v", got)
+		}
+		r.ctl.mu.Lock()
+		clear(r.ctl.reports)
+		r.ctl.mu.Unlock()
+		r.kill()
+		r.begin(true)
+		r.after(time.Second)
+		if got, _ := r.report(p.UID); !got.Gone {
+			t.Errorf("a restarted agent reported %+v", got)
+		}
+		r.unassign(p)
+		if left := r.records(); len(left) > 0 {
+			t.Errorf("records left: %v", left)
+		}
+	})
+}
+
+// Only pull secrets of the right type, and of the pod's namespace, are shown to
+// a registry.
+func TestPullSecrets(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		var shown []string
+		r.world.image = func(_ context.Context, q nodeagent.ImageRequest) (nodeagent.Image, error) {
+			for _, s := range q.Auth {
+				shown = append(shown, s.Namespace+"/"+s.Name)
+			}
+			return nodeagent.Image{Ref: q.Image, ID: "sha256:1"}, nil
+		}
+		secret := func(ns, name string, kind corev1.SecretType) corev1.Secret {
+			return corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Type: kind}
+		}
+		r.ctl.secrets = []corev1.Secret{
+			secret("default", "pull", corev1.SecretTypeDockerConfigJson), secret("other", "pull2", corev1.SecretTypeDockerConfigJson),
+			secret("default", "opaque", corev1.SecretTypeOpaque),
+		}
+		p := newPod("a")
+		for _, n := range []string{"pull", "pull2", "opaque", "missing"} {
+			p.Spec.ImagePullSecrets = append(p.Spec.ImagePullSecrets, corev1.LocalObjectReference{Name: n})
+		}
+		r.begin(true)
+		r.assign(p)
+		r.after(time.Second)
+		if len(shown) != 1 || shown[0] != "default/pull" {
+			t.Errorf("shown %v", shown)
 		}
 	})
 }

@@ -32,6 +32,8 @@ func (a *agent) sweepRemnants(ctx context.Context) error {
 }
 
 func (a *agent) sweep(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
 	seen, err := a.cfg.Runtime.Seen(ctx)
 	if err != nil {
 		return err

@@ -19,6 +19,9 @@ import (
 // cannot tell. Its Watch tells when it is back; this is for when it does not.
 const lookPauseMax = 10 * time.Second
 
+// lookLimit is how long the runtime may take to tell.
+const lookLimit = 30 * time.Second
+
 // A worker keeps one pod. Its loop owns the fields below loop; others speak to
 // it through the mailbox under mu and a wake-up that carries no data.
 type worker struct {
@@ -160,10 +163,11 @@ func (w *worker) round(ctx, beside context.Context, want *corev1.Pod) (again tim
 		return w.lookFail.RetryAt, false
 	}
 	w.watchProbes(beside, want, seen)
+	recorded := w.record(want, time.Now())
 	now := time.Now()
 	step := pod.Next(want, seen, w.known, now)
 	w.report(want, pod.Status(want, seen, w.known, now))
-	if !w.record(want, now) {
+	if !recorded {
 		// What is not on disk is not begun: a restarted agent would not know it.
 		return w.diskFail.RetryAt, false
 	}
@@ -188,7 +192,9 @@ func (w *worker) round(ctx, beside context.Context, want *corev1.Pod) (again tim
 // look asks the runtime what there is. While it cannot tell, the pod is left as
 // it is.
 func (w *worker) look(ctx context.Context) (pod.Seen, error) {
-	seen, err := w.a.cfg.Runtime.SeenPod(ctx, w.uid)
+	limited, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	seen, err := w.a.cfg.Runtime.SeenPod(limited, w.uid)
 	if err == nil {
 		w.lookFail = pod.Failure{}
 		seen.UID, seen.Key = w.uid, w.key
