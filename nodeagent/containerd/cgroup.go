@@ -1,0 +1,150 @@
+package containerd
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Cgroups: /pawl/<instance>/pod<uid>/<container id> in every hierarchy. runc
+// makes and removes the last part; the pod's part is made with the sandbox,
+// because its shares weigh pods against each other, and removed with it.
+
+func (r *Runtime) instanceCgroup() string { return "/pawl/" + r.opts.Instance }
+
+func (r *Runtime) podCgroup(uid types.UID) string {
+	return r.instanceCgroup() + "/pod" + string(uid)
+}
+
+func (r *Runtime) containerCgroup(uid types.UID, id string) string {
+	return r.podCgroup(uid) + "/" + id
+}
+
+// makeCgroup makes the pod's cgroup where it carries a setting of its own.
+func (r *Runtime) makeCgroup(p *corev1.Pod) error {
+	shares := podShares(p)
+	path := r.podCgroup(p.UID)
+	if r.limits.v2() {
+		return r.makeCgroup2(path, shares)
+	}
+	dir := filepath.Join(r.limits.cgroup["cpu"], path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make the pod's cgroup: %w", err)
+	}
+	return writeCgroup(dir, "cpu.shares", strconv.FormatUint(shares, 10))
+}
+
+func (r *Runtime) makeCgroup2(path string, shares uint64) error {
+	root := r.limits.cgroup[""]
+	dir := root
+	for _, part := range strings.Split(strings.Trim(path, "/"), "/") {
+		for _, c := range []string{"+cpu", "+memory", "+pids", "+cpuset", "+io"} {
+			// A controller the machine does not have is one less to set; a limit
+			// that then cannot be set makes runc fail, and says so.
+			if err := writeCgroup(dir, "cgroup.subtree_control", c); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EOPNOTSUPP) {
+				return err
+			}
+		}
+		dir = filepath.Join(dir, part)
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("make the pod's cgroup: %w", err)
+		}
+	}
+	if err := writeCgroup(dir, "cpu.weight", strconv.FormatUint(weight(shares), 10)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// weight turns v1's shares (2 to 262144) into v2's weight (1 to 10000), as runc does.
+func weight(shares uint64) uint64 {
+	if shares < 2 {
+		return 1
+	}
+	return 1 + (shares-2)*9999/262142
+}
+
+func writeCgroup(dir, file, value string) error {
+	// Never create: a file that is not there is a setting the kernel does not have.
+	f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("set %s: %w", file, err)
+	}
+	_, err = f.WriteString(value)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("set %s to %s: %w", file, value, err)
+	}
+	return nil
+}
+
+// removeCgroup removes a cgroup and all below it, in every hierarchy. A cgroup
+// with a living process in it refuses.
+func (r *Runtime) removeCgroup(path string) error {
+	var faults []error
+	seen := map[string]bool{}
+	for _, mount := range r.limits.cgroup {
+		dir := filepath.Join(mount, path)
+		if seen[dir] {
+			continue
+		}
+		seen[dir] = true
+		faults = append(faults, removeCgroupTree(dir))
+	}
+	return errors.Join(faults...)
+}
+
+func removeCgroupTree(dir string) error {
+	err := unix.Rmdir(dir) // mostly it is empty, or not there
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	entries, readErr := os.ReadDir(dir)
+	if errors.Is(readErr, fs.ErrNotExist) {
+		return nil
+	}
+	if readErr != nil {
+		return readErr
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := removeCgroupTree(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove cgroup %s: %w", dir, err)
+	}
+	return nil
+}
+
+// oomKilled says whether the kernel killed a process of the container for want
+// of memory, and it ended for it. The counter lives as long as the task does, so
+// it answers also for what happened while nobody listened.
+func (r *Runtime) oomKilled(rec record, code int32) bool {
+	if code == 0 {
+		return false
+	}
+	file := filepath.Join(r.limits.cgroup["memory"], r.containerCgroup(rec.uid, rec.ID), "memory.oom_control")
+	if r.limits.v2() {
+		file = filepath.Join(r.limits.cgroup[""], r.containerCgroup(rec.uid, rec.ID), "memory.events")
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return false // gone with the machine; then nobody can tell
+	}
+	for line := range strings.Lines(string(text)) {
+		if n, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			return strings.TrimSpace(n) != "0"
+		}
+	}
+	return false
+}

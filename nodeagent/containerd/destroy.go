@@ -1,0 +1,62 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/pawl-project/pawl/nodeagent/pod"
+)
+
+// DestroyAll kills and removes every container and sandbox of the instance, and
+// its cgroup. Images stay. It goes on past what fails and tells of all of it.
+func (r *Runtime) DestroyAll(ctx context.Context) error {
+	if err := r.reload(ctx); err != nil {
+		return err
+	}
+	uids, err := r.uids()
+	if err != nil {
+		return err
+	}
+	faults := make([]error, len(uids))
+	var g errgroup.Group
+	g.SetLimit(looksAtOnce)
+	for i, uid := range uids {
+		g.Go(func() error {
+			faults[i] = r.destroy(ctx, uid)
+			return nil
+		})
+	}
+	if err := errors.Join(g.Wait(), errors.Join(faults...)); err != nil {
+		return err
+	}
+	return r.removeCgroup(r.instanceCgroup())
+}
+
+func (r *Runtime) destroy(ctx context.Context, uid types.UID) error {
+	for _, rec := range r.ofPod(uid) {
+		if err := r.destroyContainer(ctx, rec); err != nil {
+			return fmt.Errorf("pod %s: container %s: %w", rec.key, rec.Name, err)
+		}
+	}
+	return r.RemoveSandbox(ctx, uid)
+}
+
+func (r *Runtime) destroyContainer(ctx context.Context, rec record) error {
+	unlock, err := r.locks.lock(ctx, rec.uid)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if c, err := r.state(ctx, rec); err != nil {
+		return err
+	} else if c.State == pod.ContainerRunning {
+		if err := r.killTask(ctx, rec.ID); err != nil {
+			return err
+		}
+	}
+	return r.remove(ctx, rec, true)
+}

@@ -1,0 +1,248 @@
+package containerd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/singleflight"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pawl-project/pawl/nodeagent"
+	"github.com/pawl-project/pawl/schema"
+)
+
+const (
+	// maxConfig bounds an image's configuration, which anybody may have written.
+	maxConfig = 4 << 20
+	// maxKnownImages bounds what is kept in memory of images.
+	maxKnownImages = 512
+)
+
+// imageStore has images pulled, and keeps of each what a start needs.
+type imageStore struct {
+	client      *client.Client
+	snapshotter string
+	platform    platforms.MatchComparer
+	log         *slog.Logger
+	mirrors     map[string][]string
+	transports  transports
+	slots       chan struct{} // one per pull under way
+	flight      singleflight.Group
+	life        context.Context // of pulls, which go on when their caller leaves
+	end         context.CancelFunc
+	pulls       sync.WaitGroup
+
+	mu    sync.Mutex
+	known map[digest.Digest]*imageInfo // by the target's digest; immutable values
+}
+
+// imageInfo is an image as a start needs it. It is never changed.
+type imageInfo struct {
+	target  digest.Digest
+	config  ocispec.ImageConfig
+	chainID string // of the snapshot that containers' snapshots stand on
+	bytes   int64  // of the layers as pulled
+	users   *userFiles
+}
+
+func newImageStore(c *client.Client, o Options) (*imageStore, error) {
+	pulls := o.Pulls
+	if pulls <= 0 {
+		pulls = 4
+	}
+	for host, urls := range o.Mirrors {
+		for _, u := range urls {
+			if _, err := parseMirror(u); err != nil {
+				return nil, fmt.Errorf("mirror of %s: %w", host, err)
+			}
+		}
+	}
+	s := &imageStore{
+		client: c, snapshotter: o.Snapshotter, platform: platforms.DefaultStrict(), log: o.Logger,
+		mirrors: o.Mirrors, transports: newTransports(), slots: make(chan struct{}, pulls),
+		known: map[digest.Digest]*imageInfo{},
+	}
+	s.life, s.end = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// close cuts off pulls under way.
+func (s *imageStore) close() {
+	s.end()
+	s.pulls.Wait()
+	s.transports.close()
+}
+
+// Image makes the image present by its policy. Errors wrap schema.ErrRefused for
+// a name that is none or an image that cannot be used, schema.ErrNotFound for
+// one the registry does not have or does not show us (or policy Never does not
+// find), and schema.ErrUnavailable for all that time may heal.
+func (r *Runtime) Image(ctx context.Context, q nodeagent.ImageRequest) (nodeagent.Image, error) {
+	began := time.Now()
+	name, err := normalize(q.Image)
+	if err != nil {
+		return nodeagent.Image{}, err
+	}
+	info, pulled, err := r.images.present(ctx, name, q)
+	if err != nil {
+		return nodeagent.Image{}, fmt.Errorf("image %s: %w", q.Image, err)
+	}
+	return nodeagent.Image{
+		Ref: name, ID: imageID(name, info.target), User: info.config.User,
+		Pulled: pulled, Took: time.Since(began), Bytes: info.bytes,
+	}, nil
+}
+
+// normalize writes a name out: nginx is docker.io/library/nginx:latest.
+func normalize(image string) (string, error) {
+	named, err := reference.ParseDockerRef(image)
+	if err != nil {
+		return "", fmt.Errorf("image name %q: %s: %w", image, oneLine(err), schema.ErrRefused)
+	}
+	return named.String(), nil
+}
+
+// imageID is repository@digest.
+func imageID(name string, target digest.Digest) string {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return target.String()
+	}
+	return reference.TrimNamed(named).Name() + "@" + target.String()
+}
+
+// present finds the image or pulls it.
+func (s *imageStore) present(ctx context.Context, name string, q nodeagent.ImageRequest) (_ *imageInfo, pulled bool, err error) {
+	if q.Policy != corev1.PullAlways {
+		info, err := s.find(ctx, name)
+		if err == nil || !errors.Is(err, schema.ErrNotFound) {
+			return info, false, err
+		}
+		if q.Policy == corev1.PullNever {
+			return nil, false, fmt.Errorf("not on this node, and imagePullPolicy is Never: %w", schema.ErrNotFound)
+		}
+	}
+	return s.pullOnce(ctx, name, q)
+}
+
+// find looks up an image that is whole and unpacked here.
+func (s *imageStore) find(ctx context.Context, name string) (*imageInfo, error) {
+	img, err := s.client.ImageService().Get(ctx, name)
+	if err != nil {
+		if gone(err) {
+			return nil, fmt.Errorf("not on this node: %w", schema.ErrNotFound)
+		}
+		return nil, unavailable("look up the image", err)
+	}
+	return s.info(ctx, img)
+}
+
+// info returns what a start needs of an image; ErrNotFound when part of it is
+// not here, so that it is pulled again.
+func (s *imageStore) info(ctx context.Context, img images.Image) (*imageInfo, error) {
+	s.mu.Lock()
+	info := s.known[img.Target.Digest]
+	s.mu.Unlock()
+	if info != nil {
+		_, err := s.client.SnapshotService(s.snapshotter).Stat(ctx, info.chainID)
+		switch {
+		case err == nil:
+			return info, nil
+		case !gone(err):
+			return nil, unavailable("look up the image's snapshot", err)
+		}
+	}
+	info, err := s.read(ctx, img)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.known) >= maxKnownImages {
+		clear(s.known) // read again when needed
+	}
+	s.known[img.Target.Digest] = info
+	return info, nil
+}
+
+// read reads an image's manifest and configuration, and unpacks its layers if
+// nobody has.
+func (s *imageStore) read(ctx context.Context, img images.Image) (*imageInfo, error) {
+	cs := s.client.ContentStore()
+	manifest, err := images.Manifest(ctx, cs, img.Target, s.platform)
+	if err != nil {
+		return nil, missing("manifest", err)
+	}
+	if manifest.Config.Size > maxConfig {
+		return nil, fmt.Errorf("its configuration has %d bytes, more than %d: %w", manifest.Config.Size, maxConfig, schema.ErrRefused)
+	}
+	raw, err := content.ReadBlob(ctx, cs, manifest.Config)
+	if err != nil {
+		return nil, missing("configuration", err)
+	}
+	var config ocispec.Image
+	if err := json.Unmarshal(raw, &config); err != nil {
+		return nil, fmt.Errorf("its configuration is not valid: %s: %w", oneLine(err), schema.ErrRefused)
+	}
+	info := &imageInfo{target: img.Target.Digest, config: config.Config, chainID: identity.ChainID(config.RootFS.DiffIDs).String()}
+	for _, l := range manifest.Layers {
+		info.bytes += l.Size
+	}
+	if err := s.unpack(ctx, img, info); err != nil {
+		return nil, err
+	}
+	info.users = &userFiles{read: func(ctx context.Context) (passwd, group []byte, err error) {
+		return s.readUserFiles(ctx, info.chainID)
+	}}
+	return info, nil
+}
+
+func (s *imageStore) unpack(ctx context.Context, img images.Image, info *imageInfo) error {
+	if _, err := s.client.SnapshotService(s.snapshotter).Stat(ctx, info.chainID); err == nil || !gone(err) {
+		return err
+	}
+	image := client.NewImageWithPlatform(s.client, img, s.platform)
+	if err := image.Unpack(ctx, s.snapshotter); err != nil {
+		return missing("layers", err)
+	}
+	return nil
+}
+
+// missing classifies what went wrong with content that should be here.
+func missing(what string, err error) error {
+	switch {
+	case gone(err):
+		return fmt.Errorf("its %s is not on this node: %w", what, schema.ErrNotFound)
+	case unreachable(err):
+		return unavailable("read the image's "+what, err)
+	default:
+		return fmt.Errorf("its %s cannot be used: %s: %w", what, oneLine(err), schema.ErrRefused)
+	}
+}
+
+// transports are the connections to registries, shared by all pulls.
+type transports struct{ http *http.Transport }
+
+func newTransports() transports {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConnsPerHost = 8
+	t.IdleConnTimeout = 30 * time.Second
+	t.ResponseHeaderTimeout = time.Minute
+	return transports{http: t}
+}
+
+func (t transports) close() { t.http.CloseIdleConnections() }

@@ -1,0 +1,145 @@
+package containerd
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/errdefs"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Only this process writes containers of its instance, so their records are
+// read once and kept; a look at a pod then asks for its tasks alone. Listing a
+// node's records for each look would make every look cost as much as the node
+// is large.
+
+// containerID is always the same for one attempt, so that a call that is made
+// twice finds what the first one left.
+func (r *Runtime) containerID(uid types.UID, name string, attempt int) string {
+	sum := sha256.Sum256([]byte(r.opts.Instance + "/" + string(uid) + "/" + name + "/" + strconv.Itoa(attempt)))
+	return hex.EncodeToString(sum[:])
+}
+
+// load reads every record of ours, once.
+func (r *Runtime) load(ctx context.Context) error {
+	r.mu.Lock()
+	loaded := r.loaded
+	r.mu.Unlock()
+	if loaded {
+		return nil
+	}
+	return r.reload(ctx)
+}
+
+// reload reads every record of ours and takes up the output of what runs.
+func (r *Runtime) reload(ctx context.Context) error {
+	unlock, err := r.locks.lock(ctx, "") // one at a time; no pod has this uid
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	list, err := r.client.ContainerService().List(ctx, fmt.Sprintf("labels.%q==%s", labelInstance, r.opts.Instance))
+	if err != nil {
+		return unavailable("list the containers", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	there := map[string]bool{}
+	for _, c := range list {
+		rec, ok := recordOf(c, r.opts.Instance)
+		if !ok {
+			continue
+		}
+		there[c.ID] = true
+		if r.records[c.ID] == nil { // what we have is at least as new
+			r.put(rec)
+		}
+	}
+	if !r.loaded {
+		// Nothing was made through us before, so all there is was listed.
+		r.loaded = true
+	}
+	return nil
+}
+
+// put keeps a record. Runtime.mu is held.
+func (r *Runtime) put(rec *record) {
+	r.records[rec.ID] = rec
+	if r.ids[rec.uid] == nil {
+		r.ids[rec.uid] = map[string]bool{}
+	}
+	r.ids[rec.uid][rec.ID] = true
+}
+
+// drop forgets a record. Runtime.mu is held.
+func (r *Runtime) drop(id string) {
+	rec := r.records[id]
+	if rec == nil {
+		return
+	}
+	delete(r.records, id)
+	delete(r.logs, id)
+	delete(r.ids[rec.uid], id)
+	if len(r.ids[rec.uid]) == 0 {
+		delete(r.ids, rec.uid)
+	}
+}
+
+// record returns a copy of a container's record.
+func (r *Runtime) record(ctx context.Context, id string) (record, bool, error) {
+	if err := r.load(ctx); err != nil {
+		return record{}, false, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if rec := r.records[id]; rec != nil {
+		return *rec, true, nil
+	}
+	return record{}, false, nil
+}
+
+// ofPod returns copies of the records of a pod's containers, by name, then attempt.
+func (r *Runtime) ofPod(uid types.UID) []record {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]record, 0, len(r.ids[uid]))
+	for id := range r.ids[uid] {
+		all = append(all, *r.records[id])
+	}
+	slices.SortFunc(all, func(a, b record) int {
+		if a.Name != b.Name {
+			if a.Name < b.Name {
+				return -1
+			}
+			return 1
+		}
+		return a.Attempt - b.Attempt
+	})
+	return all
+}
+
+// setLabels writes labels of a container and then changes its record with f.
+func (r *Runtime) setLabels(ctx context.Context, id string, labels map[string]string, f func(*record)) error {
+	c := containers.Container{ID: id, Labels: labels}
+	paths := make([]string, 0, len(labels))
+	for k := range labels {
+		paths = append(paths, "labels."+k)
+	}
+	if _, err := r.client.ContainerService().Update(ctx, c, paths...); err != nil {
+		if errdefs.IsNotFound(err) {
+			return err
+		}
+		return unavailable("label container "+id, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if rec := r.records[id]; rec != nil {
+		f(rec)
+	}
+	return nil
+}

@@ -1,0 +1,269 @@
+package containerd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/pawl-project/pawl/nodeagent/pod"
+	"github.com/pawl-project/pawl/schema"
+)
+
+// A pod's sandbox is the directory RunDir/pods/<uid>:
+//
+//	net ipc uts        pinned namespaces (those that are not the host's)
+//	shm                tmpfs, the containers' /dev/shm
+//	hosts hostname resolv.conf
+//	io                 FIFOs of its containers' output
+//	volumes            images' VOLUMEs, per container
+//	sandbox.json       written last: a directory without it is half made
+//
+// RunDir is forgotten by a restart of the machine, and so is what it pins; where
+// it is not, a record whose namespaces are gone counts as none.
+
+const shmSize = 64 << 20 // of /dev/shm, in bytes, as Kubernetes gives
+
+// sandboxRecord is sandbox.json.
+type sandboxRecord struct {
+	UID         types.UID `json:"uid"`
+	Namespace   string    `json:"namespace"`
+	Name        string    `json:"name"`
+	IP          string    `json:"ip,omitempty"`
+	HostNetwork bool      `json:"hostNetwork,omitempty"`
+	HostIPC     bool      `json:"hostIPC,omitempty"`
+	CreatedAt   time.Time `json:"createdAt"`
+}
+
+func (s *sandboxRecord) key() schema.PodKey {
+	return schema.PodKey{Namespace: s.Namespace, Name: s.Name}
+}
+
+func (s *sandboxRecord) seen() pod.Sandbox {
+	return pod.Sandbox{Ready: true, IP: s.IP, CreatedAt: s.CreatedAt}
+}
+
+// kinds are the namespaces it has of its own.
+func (s *sandboxRecord) kinds() []nsKind {
+	var kinds []nsKind
+	if !s.HostNetwork {
+		kinds = append(kinds, nsNet, nsUTS)
+	}
+	if !s.HostIPC {
+		kinds = append(kinds, nsIPC)
+	}
+	return kinds
+}
+
+func (r *Runtime) podDir(uid types.UID) string {
+	return filepath.Join(r.opts.RunDir, "pods", string(uid))
+}
+
+// CreateSandbox makes what the pod's containers share, or returns what is there.
+func (r *Runtime) CreateSandbox(ctx context.Context, p *corev1.Pod) (pod.Sandbox, error) {
+	if err := checkUID(p.UID); err != nil {
+		return pod.Sandbox{}, err
+	}
+	unlock, err := r.locks.lock(ctx, p.UID)
+	if err != nil {
+		return pod.Sandbox{}, err
+	}
+	defer unlock()
+	s, err := r.sandbox(p.UID)
+	if err != nil {
+		return pod.Sandbox{}, err
+	}
+	if s == nil {
+		if s, err = r.makeSandbox(ctx, p); err != nil {
+			return pod.Sandbox{}, fmt.Errorf("sandbox of pod %s/%s: %w", p.Namespace, p.Name, err)
+		}
+	}
+	return s.seen(), nil
+}
+
+func (r *Runtime) makeSandbox(ctx context.Context, p *corev1.Pod) (_ *sandboxRecord, err error) {
+	s := &sandboxRecord{
+		UID: p.UID, Namespace: p.Namespace, Name: p.Name,
+		HostNetwork: p.Spec.HostNetwork, HostIPC: p.Spec.HostIPC,
+		CreatedAt: time.Now(),
+	}
+	dir := r.podDir(p.UID)
+	if err := r.clearSandbox(dir); err != nil { // what a killed agent half made
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "io"), 0o711); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.clearSandbox(dir), r.detach(context.WithoutCancel(ctx), p.UID, s.HostNetwork))
+		}
+	}()
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if err := pinNamespaces(dir, s.kinds(), hostname(p)); err != nil {
+			return err
+		}
+		return r.connect(gctx, s, dir)
+	})
+	g.Go(func() error {
+		if err := mountShm(filepath.Join(dir, "shm")); err != nil {
+			return err
+		}
+		return r.makeCgroup(p)
+	})
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	if err := writeNameFiles(dir, p, s); err != nil {
+		return nil, err
+	}
+	if err := s.write(dir); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	r.pods[p.UID] = &podState{sandbox: s}
+	r.mu.Unlock()
+	return s, nil
+}
+
+func (r *Runtime) connect(ctx context.Context, s *sandboxRecord, dir string) (err error) {
+	if s.HostNetwork || r.opts.Network == nil {
+		return nil
+	}
+	s.IP, err = r.opts.Network.Attach(ctx, s.UID, filepath.Join(dir, nsNet.name))
+	return err
+}
+
+func (r *Runtime) detach(ctx context.Context, uid types.UID, hostNetwork bool) error {
+	if hostNetwork || r.opts.Network == nil {
+		return nil
+	}
+	return r.opts.Network.Detach(ctx, uid)
+}
+
+func mountShm(dir string) error {
+	if err := os.Mkdir(dir, 0o1777); err != nil {
+		return err
+	}
+	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, fmt.Sprintf("mode=1777,size=%d", shmSize)); err != nil {
+		return fmt.Errorf("mount the pod's /dev/shm: %w", err)
+	}
+	return nil
+}
+
+// write keeps the record. It is not synced: after a crash of the machine there
+// is no sandbox anyway.
+func (s *sandboxRecord) write(dir string) error {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(dir, "sandbox.json"), text, 0o644)
+}
+
+// sandbox returns the pod's sandbox; nil when it has none that is whole.
+func (r *Runtime) sandbox(uid types.UID) (*sandboxRecord, error) {
+	r.mu.Lock()
+	known := r.pods[uid]
+	r.mu.Unlock()
+	if known != nil {
+		return known.sandbox, nil
+	}
+	dir := r.podDir(uid)
+	text, err := os.ReadFile(filepath.Join(dir, "sandbox.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &sandboxRecord{}
+	if err := json.Unmarshal(text, s); err != nil {
+		r.log.Warn("a sandbox record is spoilt; the sandbox is made anew", "pod", uid, "err", err)
+		return nil, nil
+	}
+	for _, k := range s.kinds() {
+		if !pinned(filepath.Join(dir, k.name)) {
+			return nil, nil
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pods[uid] = &podState{sandbox: s}
+	return s, nil
+}
+
+// sandboxes lists the pods that have a directory, whole or not.
+func (r *Runtime) sandboxes() ([]types.UID, error) {
+	entries, err := os.ReadDir(filepath.Join(r.opts.RunDir, "pods"))
+	if err != nil {
+		return nil, err
+	}
+	uids := make([]types.UID, 0, len(entries))
+	for _, e := range entries {
+		if uid := types.UID(e.Name()); checkUID(uid) == nil {
+			uids = append(uids, uid)
+		}
+	}
+	return uids, nil
+}
+
+// clearSandbox removes the directory and what is mounted in it.
+func (r *Runtime) clearSandbox(dir string) error {
+	// The record goes first: what follows is not a sandbox any more.
+	if err := os.Remove(filepath.Join(dir, "sandbox.json")); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+	}
+	if err := errors.Join(unpinNamespaces(dir), unmount(filepath.Join(dir, "shm"))); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
+// RemoveSandbox removes all that is left of the pod.
+func (r *Runtime) RemoveSandbox(ctx context.Context, uid types.UID) error {
+	if err := checkUID(uid); err != nil {
+		return err
+	}
+	if err := r.load(ctx); err != nil {
+		return err
+	}
+	unlock, err := r.locks.lock(ctx, uid)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if left := r.ofPod(uid); len(left) > 0 {
+		return fmt.Errorf("remove the sandbox of pod %s: container %s is still there: %w", uid, left[0].Name, schema.ErrUnavailable)
+	}
+	s, err := r.sandbox(uid)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	delete(r.pods, uid)
+	r.mu.Unlock()
+	// The address is free for others once its namespace is gone.
+	if err := r.clearSandbox(r.podDir(uid)); err != nil {
+		return fmt.Errorf("clear the sandbox of pod %s: %w", uid, err)
+	}
+	if err := r.detach(ctx, uid, s != nil && s.HostNetwork); err != nil {
+		return fmt.Errorf("detach pod %s: %w", uid, err)
+	}
+	if err := r.removeCgroup(r.podCgroup(uid)); err != nil {
+		return fmt.Errorf("%w: %w", err, schema.ErrUnavailable)
+	}
+	return r.removePodLogs(uid)
+}

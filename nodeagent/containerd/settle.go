@@ -1,0 +1,105 @@
+package containerd
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pawl-project/pawl/nodeagent/pod"
+)
+
+// settleAfter is how long an exit waits to be written down. Mostly the container
+// is removed before; until then its task, which the shim keeps, tells of it.
+const settleAfter = 3 * time.Second
+
+// settleLater writes a container's exit into its labels, so that it is known
+// also when its shim or the machine dies.
+func (r *Runtime) settleLater(id string) {
+	r.workers.Go(func() {
+		if !wait(r.life, settleAfter) {
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.life, cleanupWithin)
+		defer cancel()
+		if err := r.settle(ctx, id); err != nil && r.life.Err() == nil {
+			r.log.Warn("an exit is not written down yet", "container", id, "err", err)
+		}
+	})
+}
+
+func (r *Runtime) settle(ctx context.Context, id string) error {
+	rec, ok, err := r.record(ctx, id)
+	if err != nil || !ok {
+		return err
+	}
+	unlock, err := r.locks.lock(ctx, rec.uid)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if rec, ok, err = r.record(ctx, id); err != nil || !ok {
+		return err
+	}
+	c, err := r.state(ctx, rec)
+	if err != nil || c.State != pod.ContainerExited || c.StartError != "" {
+		return err
+	}
+	labels := map[string]string{
+		labelExitCode: strconv.Itoa(int(c.ExitCode)), labelFinished: stamp(c.FinishedAt), labelStarted: stamp(c.StartedAt),
+	}
+	if c.OOMKilled {
+		labels[labelOOMKilled] = "true"
+	}
+	if err := r.setLabels(ctx, id, labels, func(*record) {}); err != nil && !gone(err) {
+		return err
+	}
+	return nil
+}
+
+// startedAt is when a container's process began: as we saw it, as the kernel
+// tells of a process that lives, or about when the container was made.
+func startedAt(rec record, pid int) time.Time {
+	if !rec.StartedAt.IsZero() {
+		return rec.StartedAt
+	}
+	if pid > 0 {
+		if t, err := processStart(pid); err == nil && t.After(rec.CreatedAt) {
+			return t
+		}
+	}
+	return rec.CreatedAt
+}
+
+// clockTicks per second in /proc/<pid>/stat; the kernel's ABI fixes it.
+const clockTicks = 100
+
+// processStart reads when a process began, to 10 ms.
+func processStart(pid int) (time.Time, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return time.Time{}, err
+	}
+	// The name, in parentheses, may hold anything.
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	if len(fields) < 20 {
+		return time.Time{}, fmt.Errorf("process %d: stat has %d fields", pid, len(fields))
+	}
+	ticks, err := strconv.ParseInt(fields[19], 10, 64)
+	if err != nil {
+		return time.Time{}, err
+	}
+	uptime, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		return time.Time{}, err
+	}
+	up, _, _ := strings.Cut(string(uptime), " ")
+	seconds, err := strconv.ParseFloat(up, 64)
+	if err != nil {
+		return time.Time{}, err
+	}
+	age := time.Duration(seconds*float64(time.Second)) - time.Duration(ticks)*time.Second/clockTicks
+	return time.Now().Add(-age), nil
+}

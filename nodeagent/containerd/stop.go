@@ -1,0 +1,175 @@
+package containerd
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"golang.org/x/sys/unix"
+
+	"github.com/pawl-project/pawl/nodeagent/pod"
+	"github.com/pawl-project/pawl/schema"
+)
+
+// Signal sends a signal to a container's main process. The first signal that is
+// not KILL is recorded before it is sent: the grace period counts from there,
+// whoever counts it.
+func (r *Runtime) Signal(ctx context.Context, id string, stop string, at time.Time) error {
+	rec, ok, err := r.record(ctx, id)
+	if err != nil || !ok {
+		return err
+	}
+	unlock, err := r.locks.lock(ctx, rec.uid)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if rec, ok, err = r.record(ctx, id); err != nil || !ok {
+		return err
+	}
+	if stop == "" {
+		stop = rec.stopSignal
+	}
+	number, err := signalNumber(stop)
+	if err != nil {
+		if stop != rec.stopSignal {
+			return err
+		}
+		r.log.Warn("the image names no known stop signal; TERM is sent", "container", id, "signal", stop)
+		number = unix.SIGTERM
+	}
+	if rec.StopRequested.IsZero() {
+		err := r.setLabels(ctx, id, map[string]string{labelStopRequested: stamp(at)}, func(rec *record) { rec.StopRequested = at })
+		if gone(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	_, err = r.client.TaskService().Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(number), All: number == unix.SIGKILL})
+	if err = errgrpc.ToNative(err); err == nil || gone(err) || shimClosed(err) || strings.Contains(err.Error(), "process already finished") {
+		return nil // it ended by itself
+	}
+	return unavailable("signal container "+id, err)
+}
+
+// signalNumber reads TERM, SIGTERM or 15, and real-time signals as RTMIN+3.
+func signalNumber(name string) (unix.Signal, error) {
+	if name == "" {
+		return unix.SIGTERM, nil
+	}
+	if n, err := strconv.Atoi(name); err == nil && n > 0 && n < 65 {
+		return unix.Signal(n), nil
+	}
+	upper := strings.TrimPrefix(strings.ToUpper(name), "SIG")
+	if n := unix.SignalNum("SIG" + upper); n != 0 {
+		return n, nil
+	}
+	const rtmin, rtmax = 34, 64 // as the C library counts
+	if rest, ok := strings.CutPrefix(upper, "RTMIN"); ok {
+		if n, err := strconv.Atoi("0" + strings.TrimPrefix(rest, "+")); err == nil && rtmin+n <= rtmax {
+			return unix.Signal(rtmin + n), nil
+		}
+	}
+	if rest, ok := strings.CutPrefix(upper, "RTMAX"); ok {
+		if n, err := strconv.Atoi("0" + strings.TrimPrefix(rest, "-")); err == nil && rtmax-n >= rtmin {
+			return unix.Signal(rtmax - n), nil
+		}
+	}
+	return 0, fmt.Errorf("signal %q is not known: %w", name, schema.ErrRefused)
+}
+
+// Remove deletes a container that does not run.
+func (r *Runtime) Remove(ctx context.Context, id string, withLog bool) error {
+	rec, ok, err := r.record(ctx, id)
+	if err != nil || !ok {
+		return err
+	}
+	unlock, err := r.locks.lock(ctx, rec.uid)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if rec, ok, err = r.record(ctx, id); err != nil || !ok {
+		return err
+	}
+	c, err := r.state(ctx, rec)
+	if err != nil {
+		return err
+	}
+	if c.State == pod.ContainerRunning {
+		return fmt.Errorf("remove container %s: it runs: %w", id, schema.ErrUnavailable)
+	}
+	return r.remove(ctx, rec, withLog)
+}
+
+// remove takes a container apart in the order in which it was put together,
+// backwards: whatever cuts it off, the record is there until the rest is gone.
+func (r *Runtime) remove(ctx context.Context, rec record, withLog bool) error {
+	if err := r.deleteTask(ctx, rec.ID); err != nil {
+		return err
+	}
+	r.drained(rec.ID)
+	if err := r.removeFIFOs(rec.uid, rec.ID); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(r.volumesDir(rec.ID)); err != nil {
+		return err
+	}
+	if err := r.client.SnapshotService(r.opts.Snapshotter).Remove(ctx, rec.ID); err != nil && !gone(err) {
+		return unavailable("remove the file system of container "+rec.ID, err)
+	}
+	if withLog {
+		if err := removeLog(rec.LogPath); err != nil {
+			return err
+		}
+	}
+	if err := r.client.ContainerService().Delete(ctx, rec.ID); err != nil && !gone(err) {
+		return unavailable("delete container "+rec.ID, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.drop(rec.ID)
+	return nil
+}
+
+// deleteTask deletes a container's task, and kills a process that is still in it.
+func (r *Runtime) deleteTask(ctx context.Context, id string) error {
+	for tries := 0; ; tries++ {
+		_, err := r.client.TaskService().Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
+		switch err = errgrpc.ToNative(err); {
+		case err == nil, gone(err):
+			return nil
+		case shimClosed(err) && tries < 5:
+			// Its shim ended with another container of the pod.
+		case errdefs.IsFailedPrecondition(err) && tries < 5:
+			if err := r.killTask(ctx, id); err != nil {
+				return err
+			}
+		default:
+			return unavailable("delete the task of container "+id, err)
+		}
+	}
+}
+
+// killTask kills what is in a task and waits for its end.
+func (r *Runtime) killTask(ctx context.Context, id string) error {
+	_, err := r.client.TaskService().Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(unix.SIGKILL), All: true})
+	if err = errgrpc.ToNative(err); err != nil && !gone(err) && !shimClosed(err) && !strings.Contains(err.Error(), "process already finished") {
+		return unavailable("kill container "+id, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, cleanupWithin)
+	defer cancel()
+	_, err = r.client.TaskService().Wait(ctx, &tasks.WaitRequest{ContainerID: id})
+	if err = errgrpc.ToNative(err); err != nil && !gone(err) && !shimClosed(err) {
+		return unavailable("wait for the end of container "+id, err)
+	}
+	return nil
+}

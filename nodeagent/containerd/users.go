@@ -1,0 +1,179 @@
+package containerd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	continuity "github.com/containerd/continuity/fs"
+	"github.com/moby/sys/user"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pawl-project/pawl/schema"
+)
+
+// maxUserFile bounds an image's /etc/passwd and /etc/group.
+const maxUserFile = 1 << 20
+
+// userFiles are an image's /etc/passwd and /etc/group, read when first asked for.
+type userFiles struct {
+	read func(ctx context.Context) (passwd, group []byte, err error)
+
+	mu            sync.Mutex
+	have          bool
+	passwd, group []byte
+}
+
+func (u *userFiles) get(ctx context.Context) (passwd, group []byte, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.have {
+		if u.passwd, u.group, err = u.read(ctx); err != nil {
+			return nil, nil, err
+		}
+		u.have = true
+	}
+	return u.passwd, u.group, nil
+}
+
+// readUserFiles mounts the image, read-only and for a moment: its files may be
+// in any of its layers, and links in it must not lead out of it.
+func (s *imageStore) readUserFiles(ctx context.Context, chainID string) (passwd, group []byte, err error) {
+	sn := s.client.SnapshotService(s.snapshotter)
+	key := "pawl-users-" + chainID
+	ctx, done, err := s.client.WithLease(ctx)
+	if err != nil {
+		return nil, nil, unavailable("take a lease", err)
+	}
+	defer func() { err = errors.Join(err, done(context.WithoutCancel(ctx))) }()
+	// One that a killed agent left is in the way.
+	if err := sn.Remove(ctx, key); err != nil && !gone(err) {
+		return nil, nil, unavailable("look into the image", err)
+	}
+	mounts, err := sn.View(ctx, key, chainID)
+	if err != nil {
+		return nil, nil, unavailable("look into the image", err)
+	}
+	defer func() { err = errors.Join(err, sn.Remove(context.WithoutCancel(ctx), key)) }()
+	err = mount.WithReadonlyTempMount(ctx, mounts, func(dir string) error {
+		if passwd, err = readBounded(dir, "etc/passwd"); err != nil {
+			return err
+		}
+		group, err = readBounded(dir, "etc/group")
+		return err
+	})
+	return passwd, group, err
+}
+
+// readBounded reads a file of an image; one that is not there is empty. Links
+// are followed as they would be within the image.
+func readBounded(dir, name string) ([]byte, error) {
+	path, err := continuity.RootPath(dir, name)
+	if err != nil {
+		return nil, fmt.Errorf("the image's /%s: %s: %w", name, oneLine(err), schema.ErrRefused)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("the image's /%s is not a regular file: %w", name, schema.ErrRefused)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxUserFile+1))
+	if err == nil && len(text) > maxUserFile {
+		err = fmt.Errorf("the image's /%s has more than %d bytes: %w", name, maxUserFile, schema.ErrRefused)
+	}
+	return text, err
+}
+
+// userOf says as whom the container's process runs: runAsUser and runAsGroup
+// before the image's USER; then the groups the image gives that user, and the
+// pod's supplementalGroups and fsGroup.
+func userOf(ctx context.Context, image *imageInfo, p *corev1.Pod, c *corev1.Container) (specs.User, error) {
+	spec := image.config.User
+	uid, gid := runAs(p, c)
+	if uid != nil {
+		spec = strconv.FormatInt(*uid, 10)
+	}
+	passwd, group, err := image.users.get(ctx)
+	if err != nil {
+		return specs.User{}, err
+	}
+	if policy := groupsPolicy(p); policy == corev1.SupplementalGroupsPolicyStrict {
+		group = onlyNames(group)
+	}
+	found, err := user.GetExecUser(spec, &user.ExecUser{}, bytes.NewReader(passwd), bytes.NewReader(group))
+	if err != nil {
+		return specs.User{}, fmt.Errorf("user %q: %s: %w", spec, oneLine(err), schema.ErrRefused)
+	}
+	u := specs.User{UID: uint32(found.Uid), GID: uint32(found.Gid)}
+	if gid != nil {
+		u.GID = uint32(*gid)
+	}
+	groups := []uint32{u.GID}
+	for _, g := range found.Sgids {
+		groups = append(groups, uint32(g))
+	}
+	if sc := p.Spec.SecurityContext; sc != nil {
+		for _, g := range sc.SupplementalGroups {
+			groups = append(groups, uint32(g))
+		}
+		if sc.FSGroup != nil {
+			groups = append(groups, uint32(*sc.FSGroup))
+		}
+	}
+	slices.Sort(groups)
+	u.AdditionalGids = slices.Compact(groups)
+	return u, nil
+}
+
+func runAs(p *corev1.Pod, c *corev1.Container) (uid, gid *int64) {
+	if sc := p.Spec.SecurityContext; sc != nil {
+		uid, gid = sc.RunAsUser, sc.RunAsGroup
+	}
+	if sc := c.SecurityContext; sc != nil {
+		if sc.RunAsUser != nil {
+			uid = sc.RunAsUser
+		}
+		if sc.RunAsGroup != nil {
+			gid = sc.RunAsGroup
+		}
+	}
+	return uid, gid
+}
+
+func groupsPolicy(p *corev1.Pod) corev1.SupplementalGroupsPolicy {
+	if sc := p.Spec.SecurityContext; sc != nil && sc.SupplementalGroupsPolicy != nil {
+		return *sc.SupplementalGroupsPolicy
+	}
+	return corev1.SupplementalGroupsPolicyMerge
+}
+
+// onlyNames drops the members from a group file: names can still be looked up,
+// and give no user more groups.
+func onlyNames(group []byte) []byte {
+	var out bytes.Buffer
+	for line := range bytes.Lines(group) {
+		fields := bytes.Split(bytes.TrimRight(line, "\n"), []byte(":"))
+		if len(fields) == 4 {
+			fields[3] = nil
+		}
+		out.Write(bytes.Join(fields, []byte(":")))
+		out.WriteByte('\n')
+	}
+	return out.Bytes()
+}
