@@ -31,7 +31,7 @@ type Bucket string
 const (
 	Desired     Bucket = "pawl-desired"
 	Assignments Bucket = "pawl-assignments"
-	Actual      Bucket = "pawl-actual"
+	Actuals     Bucket = "pawl-actual"
 	Leases      Bucket = "pawl-leases"
 
 	EventStream = "pawl-events"

@@ -1,0 +1,212 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/pawl-project/pawl/schema"
+	"github.com/pawl-project/pawl/schema/kv"
+)
+
+const (
+	// maxReports bounds the reports in one request.
+	maxReports = 5000
+	// maxStrays bounds the pods that one node may speak of though nobody
+	// assigned them: what it ran when the store was lost.
+	maxStrays = 1000
+	// nodeWriteEvery is how often a node is written of which only the heartbeat changed.
+	nodeWriteEvery = 5 * time.Minute
+	// leaseTTL is how long a node counts as there after it was heard.
+	leaseTTL = 40 * time.Second
+)
+
+var (
+	dnsLabel     = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+	dnsSubdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
+	uidForm      = regexp.MustCompile(`^[a-zA-Z0-9][-a-zA-Z0-9._]{0,127}$`)
+)
+
+// takePods takes reports in. They are answered once all are stored.
+func (g *Gateway) takePods(r kv.Request) {
+	reports, err := kv.DecodePods(r.Data)
+	if err == nil && len(reports) > maxReports {
+		err = fmt.Errorf("%d reports in one request, at most %d: %w", len(reports), maxReports, schema.ErrRefused)
+	}
+	if err != nil {
+		g.refuse(r, "report cannot be read", err)
+		return
+	}
+	if !g.whole() || !g.o.Actual.Whole() {
+		g.answer(r, kv.AnswerError(fmt.Errorf("the store is not read whole yet: %w", schema.ErrUnavailable)))
+		return
+	}
+	n := g.node(r.Node)
+	n.heard = time.Now()
+	job := &job{request: r}
+	var refused error
+	for i := range reports {
+		e, err := g.judge(n, &reports[i])
+		switch {
+		case err != nil:
+			refused = err
+		case e != nil:
+			if err := g.inbox.put(e, job); err != nil {
+				g.refuse(r, "too much waits to be stored", err)
+				job.answered = true
+				return
+			}
+		}
+	}
+	if refused != nil {
+		// What could be taken is; the agent learns of the one that could not.
+		g.refuse(r, "report is not this node's to make", refused)
+		job.answered = true
+		return
+	}
+	if job.waiting == 0 {
+		g.answer(r, kv.Answer{})
+	}
+}
+
+// judge says what is to be stored of a report: nil for nothing, because it is
+// stored already or old news. The error wraps schema.ErrRefused.
+func (g *Gateway) judge(n *node, r *schema.PodReport) (*entry, error) {
+	if err := sane(n.name, r); err != nil {
+		return nil, err
+	}
+	pod := schema.PodKey{Namespace: r.Pod.Namespace, Name: r.Pod.Name}
+	key := kv.ObjectKey(podObject(pod))
+	assigned, isAssigned := g.o.Assignments.Get(kv.AssignmentKey(n.name, pod))
+	stored, isStored := g.o.Actual.Get(key)
+	old := stored.Value.Report
+	isStored = isStored && old != nil
+	ours := isStored && old.Node == n.name && old.Pod.UID == r.Pod.UID
+	wanted := isAssigned && assigned.Value.Pod.UID == r.Pod.UID
+	switch {
+	case wanted && (!isStored || old.Node == n.name || old.Gone || old.Pod.UID != r.Pod.UID):
+		// Of what it was assigned a node says the status; the rest is ours.
+		told := *r
+		told.Pod = assigned.Value.Pod
+		told.Pod.Status = r.Pod.Status
+		r = &told
+		delete(n.strays, pod)
+	case ours:
+		// Its own word of before, about a pod that is no longer assigned to it.
+	case isStored && old.Node != n.name:
+		return nil, fmt.Errorf("pod %s is reported by another node: %w", pod, schema.ErrRefused)
+	case len(g.assigned[pod]) > 0 && !isAssigned:
+		return nil, fmt.Errorf("pod %s is assigned to another node: %w", pod, schema.ErrRefused)
+	case r.Gone:
+		return nil, nil // nobody waits to hear it
+	case isAssigned || isStored && !old.Gone:
+		return nil, nil // another pod has the name by now
+	case !g.mayStray(n, pod):
+		return nil, fmt.Errorf("node %s reports more than %d pods that were not assigned to it: %w", n.name, maxStrays, schema.ErrRefused)
+	}
+	if isStored && same(old, r) && !g.inbox.has(key) {
+		return nil, nil
+	}
+	text, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("report of pod %s: %w: %w", pod, err, schema.ErrRefused)
+	}
+	return &entry{key: key, node: n.name, value: text}, nil
+}
+
+// same says whether a report tells nothing new.
+func same(old, r *schema.PodReport) bool {
+	return old.Node == r.Node && old.Gone == r.Gone && equality.Semantic.DeepEqual(old.Pod, r.Pod)
+}
+
+// mayStray counts the pods that a node reports and nobody assigned.
+func (g *Gateway) mayStray(n *node, pod schema.PodKey) bool {
+	if n.strays[pod] {
+		return true
+	}
+	if len(n.strays) >= maxStrays {
+		for p := range n.strays {
+			_, exists := g.o.Actual.Get(kv.ObjectKey(podObject(p)))
+			if !exists || len(g.assigned[p]) > 0 {
+				delete(n.strays, p)
+			}
+		}
+	}
+	if len(n.strays) >= maxStrays {
+		return false
+	}
+	n.strays[pod] = true
+	return true
+}
+
+// sane refuses what no agent would send.
+func sane(n schema.NodeName, r *schema.PodReport) error {
+	p := &r.Pod
+	switch {
+	case r.Node != n:
+		return fmt.Errorf("report names node %.80q: %w", string(r.Node), schema.ErrRefused)
+	case !dnsLabel.MatchString(p.Namespace), !dnsSubdomain.MatchString(p.Name):
+		return fmt.Errorf("report of pod %.80q in namespace %.80q: no such names: %w", p.Name, p.Namespace, schema.ErrRefused)
+	case !uidForm.MatchString(string(p.UID)):
+		return fmt.Errorf("report of pod %s/%s: uid %.80q: %w", p.Namespace, p.Name, string(p.UID), schema.ErrRefused)
+	case p.Spec.NodeName != "" && p.Spec.NodeName != string(n):
+		return fmt.Errorf("report of pod %s/%s: its spec names node %.80q: %w", p.Namespace, p.Name, p.Spec.NodeName, schema.ErrRefused)
+	}
+	return nil
+}
+
+// takeNode takes a node's word about itself, which is its heartbeat.
+func (g *Gateway) takeNode(r kv.Request) {
+	told, err := kv.DecodeNode(r.Data)
+	if err == nil && told.Name != string(r.Node) {
+		err = fmt.Errorf("report names node %.80q: %w", told.Name, schema.ErrRefused)
+	}
+	if err != nil {
+		g.refuse(r, "report cannot be read", err)
+		return
+	}
+	if !g.o.Actual.Whole() {
+		g.answer(r, kv.AnswerError(fmt.Errorf("the store is not read whole yet: %w", schema.ErrUnavailable)))
+		return
+	}
+	now := time.Now()
+	n := g.node(r.Node)
+	n.heard = now
+	told.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Node"))
+	told.Namespace = ""
+	key := kv.ObjectKey(schema.ObjectKey{Kind: schema.Nodes, Name: told.Name})
+	e := &entry{key: key, node: n.name, lease: true}
+	stored, _ := g.o.Actual.Get(key)
+	old, _ := stored.Value.Object.(*corev1.Node)
+	if old == nil || now.Sub(n.written) > nodeWriteEvery || !sameNode(old, told) || g.inbox.has(key) {
+		text, err := json.Marshal(told)
+		if err != nil {
+			g.refuse(r, "report cannot be read", fmt.Errorf("node %s: %w: %w", told.Name, err, schema.ErrRefused))
+			return
+		}
+		e.value = text
+		n.written = now
+	}
+	if err := g.inbox.put(e, &job{request: r}); err != nil {
+		g.refuse(r, "too much waits to be stored", err)
+	}
+}
+
+// sameNode says whether only heartbeats differ.
+func sameNode(a, b *corev1.Node) bool {
+	return equality.Semantic.DeepEqual(stillNode(a), stillNode(b))
+}
+
+// stillNode is a copy of a node without its heartbeats.
+func stillNode(n *corev1.Node) *corev1.Node {
+	c := *n
+	c.Status.Conditions = append([]corev1.NodeCondition(nil), n.Status.Conditions...)
+	for i := range c.Status.Conditions {
+		c.Status.Conditions[i].LastHeartbeatTime.Reset()
+	}
+	return &c
+}

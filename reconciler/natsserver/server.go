@@ -1,0 +1,212 @@
+package natsserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/pawl-project/pawl/schema"
+)
+
+const (
+	// maxPayload is the largest message, in bytes. The node protocol chunks its
+	// messages below the 1 MiB of a server with default settings; the room above
+	// is for store values: an object of 1 MiB grows in JSON.
+	maxPayload = 4 << 20
+	// defaultMaxStore bounds what JetStream keeps on disk, in bytes.
+	defaultMaxStore = 8 << 30
+	// maxMemory bounds JetStream's memory storage, in bytes: only leases live there.
+	maxMemory = 64 << 20
+	// startLimit is how long the server may take to read its store.
+	startLimit = 60 * time.Second
+)
+
+// Options say where the server keeps its things and where it listens.
+type Options struct {
+	Dir     string // JetStream's files; may be wiped between runs: the store is rebuilt
+	KeysDir string // keys of the accounts and of the store's encryption; 0700, files 0600
+	// Listen is a loopback host:port, with port 0 for any free one; "" to serve
+	// only InProcessConn.
+	Listen   string
+	MaxStore int64 // bytes JetStream may keep on disk; 0: 8 GiB
+	Logger   *slog.Logger
+}
+
+// A Server is a running NATS server.
+type Server struct {
+	server *server.Server
+	keys   *keys
+	lock   *os.File // holds Dir against a second server
+	log    *slog.Logger
+}
+
+// Start starts the server and returns once it serves. It starts clean when Dir
+// is empty or missing. An error wraps schema.ErrRefused when Listen is not a
+// loopback address, and schema.ErrUnavailable when another server holds Dir. A
+// store that cannot be read whole is an error that names what is damaged;
+// nothing is deleted.
+func Start(ctx context.Context, o Options) (*Server, error) {
+	if o.Logger == nil {
+		o.Logger = slog.Default().With("room", "natsserver")
+	}
+	host, port, err := listenAddress(o.Listen)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	lock, err := lockDir(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s, err := start(ctx, o, host, port)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	s.lock = lock
+	return s, nil
+}
+
+func start(ctx context.Context, o Options, host string, port int) (*Server, error) {
+	k, err := loadKeys(o.KeysDir)
+	if err != nil {
+		return nil, err
+	}
+	a, err := newAccounts(k)
+	if err != nil {
+		return nil, err
+	}
+	if err := foreignAccounts(o.Dir, a.control); err != nil {
+		return nil, err
+	}
+	options := serverOptions(o, host, port, k, a)
+	ns, err := server.NewServer(options)
+	if err != nil {
+		return nil, fmt.Errorf("nats server: %w", err)
+	}
+	log := &logger{log: o.Logger}
+	ns.SetLoggerV2(log, false, false, false)
+	s := &Server{server: ns, keys: k, log: o.Logger}
+	if err := s.await(ctx, o.Listen, log); err != nil {
+		ns.Shutdown()
+		ns.WaitForShutdown()
+		return nil, err
+	}
+	if err := recovered(ns, o.Dir, a.control); err != nil {
+		ns.Shutdown()
+		ns.WaitForShutdown()
+		return nil, err
+	}
+	return s, nil
+}
+
+func serverOptions(o Options, host string, port int, k *keys, a *accounts) *server.Options {
+	if o.MaxStore == 0 {
+		o.MaxStore = defaultMaxStore
+	}
+	return &server.Options{
+		ServerName: "pawl",
+		Host:       host,
+		Port:       port,
+		DontListen: o.Listen == "",
+		NoSigs:     true,
+		MaxPayload: maxPayload,
+
+		JetStream:          true,
+		StoreDir:           o.Dir,
+		SyncAlways:         true, // the default of 2 minutes loses what was acknowledged
+		JetStreamCipher:    server.ChaCha,
+		JetStreamKey:       k.store,
+		JetStreamMaxStore:  o.MaxStore,
+		JetStreamMaxMemory: maxMemory,
+
+		TrustedOperators: a.operators,
+		SystemAccount:    a.system,
+		AccountResolver:  a.resolver,
+	}
+}
+
+// await starts the server and waits until it serves.
+func (s *Server) await(ctx context.Context, listen string, log *logger) error {
+	started := make(chan struct{})
+	go func() {
+		s.server.Start() // returns once everything is started, or after a fatal error
+		close(started)
+	}()
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	select {
+	case <-started:
+	case <-ctx.Done():
+		s.server.Shutdown()
+		<-started
+		return fmt.Errorf("nats server did not start: %w", context.Cause(ctx))
+	}
+	if fatal := log.fatal(); fatal != "" {
+		return fmt.Errorf("nats server: %s", fatal)
+	}
+	if listen != "" && s.server.Addr() == nil {
+		return fmt.Errorf("nats server does not listen on %s", listen)
+	}
+	if !s.server.JetStreamEnabled() {
+		return errors.New("nats server: JetStream did not start")
+	}
+	return nil
+}
+
+// Close stops the server after what was acknowledged is on disk. Clients that
+// are still connected lose their connection.
+func (s *Server) Close() {
+	s.server.Shutdown()
+	s.server.WaitForShutdown()
+	s.lock.Close()
+}
+
+// InProcessConn connects without a socket; it is what nats.InProcessServer wants.
+func (s *Server) InProcessConn() (net.Conn, error) { return s.server.InProcessConn() }
+
+// ClientURL is where the server listens, nats://host:port; "" when nowhere.
+func (s *Server) ClientURL() string {
+	a := s.server.Addr()
+	if a == nil {
+		return ""
+	}
+	return "nats://" + a.String()
+}
+
+// listenAddress splits a loopback address. nats-server means "any free port" by -1.
+func listenAddress(listen string) (host string, port int, err error) {
+	if listen == "" {
+		return "127.0.0.1", 0, nil
+	}
+	host, text, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "", 0, fmt.Errorf("NATS address %q: want host:port: %w", listen, schema.ErrRefused)
+	}
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	if host == "localhost" {
+		host = "127.0.0.1"
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		return "", 0, fmt.Errorf("NATS address %q: only a loopback address such as 127.0.0.1:7422 is served, because the server has no TLS yet; to reach it from elsewhere use ssh -L, or run a NATS cluster with TLS and point --nats at it: %w", listen, schema.ErrRefused)
+	}
+	port, err = strconv.Atoi(text)
+	if err != nil || port < 0 || port > 65535 {
+		return "", 0, fmt.Errorf("NATS address %q: port must be 0 to 65535: %w", listen, schema.ErrRefused)
+	}
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	return host, port, nil
+}

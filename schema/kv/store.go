@@ -1,0 +1,181 @@
+package kv
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pawl-project/pawl/schema"
+)
+
+const (
+	// markerTTL is how long a delete marker stays: far longer than any view is
+	// away, so that a view that comes back can tell a deletion from a loss.
+	markerTTL = time.Hour
+	// asyncWindow is how many writes may wait for their acknowledgement.
+	asyncWindow = 4096
+
+	eventMaxAge   = 2 * time.Hour
+	eventMaxBytes = 64 << 20
+	leaseMaxBytes = 16 << 20
+)
+
+// StoreOptions say how the store is kept.
+type StoreOptions struct {
+	Replicas int // servers that hold each bucket; 0: 1
+}
+
+// A Store writes the buckets. It is safe for use by several goroutines.
+type Store struct {
+	conn    *Conn
+	options StoreOptions
+	markers markers
+}
+
+// OpenStore makes the buckets and the stream of events, or brings their
+// settings up to date; what they hold is kept. The error wraps
+// schema.ErrUnavailable when the server does not answer.
+func OpenStore(ctx context.Context, c *Conn, o StoreOptions) (*Store, error) {
+	if o.Replicas == 0 {
+		o.Replicas = 1
+	}
+	s := &Store{conn: c, options: o, markers: markers{known: map[string]marker{}}}
+	for _, b := range []Bucket{Desired, Assignments, Actuals, Leases} {
+		if err := s.ensure(ctx, bucketConfig(b, o.Replicas)); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.ensure(ctx, eventConfig(o.Replicas)); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// ensure makes a stream, or updates it where its settings differ.
+func (s *Store) ensure(ctx context.Context, want jetstream.StreamConfig) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if _, err := s.conn.js.CreateOrUpdateStream(ctx, want); err != nil {
+		return unavailable(fmt.Errorf("open %s: %w", want.Name, err))
+	}
+	return nil
+}
+
+// bucketConfig is a KV bucket as nats.go lays it out, with these differences:
+// no roll-ups, because one message with a roll-up header wipes the bucket;
+// batches; and one value per key, because when a delete marker expires an older
+// value must not come back.
+func bucketConfig(b Bucket, replicas int) jetstream.StreamConfig {
+	c := jetstream.StreamConfig{
+		Name:                   "KV_" + string(b),
+		Description:            "Pawl: see the store's map in schema/kv/layout.go",
+		Subjects:               []string{subjectOf(b, ">")},
+		MaxMsgsPerSubject:      1,
+		MaxBytes:               -1,
+		MaxAge:                 0,
+		MaxMsgs:                -1,
+		MaxConsumers:           -1,
+		MaxMsgSize:             -1,
+		Storage:                jetstream.FileStorage,
+		Replicas:               replicas,
+		Discard:                jetstream.DiscardNew, // a full store refuses writes; it forgets nothing
+		AllowRollup:            false,
+		DenyDelete:             true,
+		AllowDirect:            true,
+		AllowAtomicPublish:     true,
+		AllowMsgTTL:            true,
+		SubjectDeleteMarkerTTL: markerTTL,
+	}
+	if b == Leases {
+		c.Storage = jetstream.MemoryStorage
+		c.MaxBytes = leaseMaxBytes
+		c.SubjectDeleteMarkerTTL = time.Minute
+	}
+	return c
+}
+
+func eventConfig(replicas int) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:        EventStream,
+		Description: "Pawl: Events of objects, the newest two hours",
+		Subjects:    []string{"pawl.events.>"},
+		MaxAge:      eventMaxAge,
+		MaxBytes:    eventMaxBytes,
+		Storage:     jetstream.FileStorage,
+		Replicas:    replicas,
+		Discard:     jetstream.DiscardOld,
+		DenyDelete:  true,
+	}
+}
+
+func subjectOf(b Bucket, key string) string { return "$KV." + string(b) + "." + key }
+
+// Publish appends events to the stream of events. Events are news: an error,
+// which wraps schema.ErrUnavailable, means that some may be lost.
+func (s *Store) Publish(ctx context.Context, events []corev1.Event) error {
+	ctx, cancel := s.conn.whileConnected(ctx, requestLimit)
+	defer cancel()
+	acks := make([]jetstream.PubAckFuture, 0, len(events))
+	for i := range events {
+		e := &events[i]
+		text, err := json.Marshal(e)
+		if err != nil {
+			return fmt.Errorf("encode event %s: %w", e.Name, err)
+		}
+		ack, err := s.conn.js.PublishMsgAsync(&nats.Msg{Subject: EventSubject(involved(e)), Data: text},
+			jetstream.WithStallWait(requestLimit))
+		if err != nil {
+			return unavailable(fmt.Errorf("publish event %s: %w", e.Name, err))
+		}
+		acks = append(acks, ack)
+	}
+	var first error
+	for i, ack := range acks {
+		if _, err := await(ctx, ack); err != nil && first == nil {
+			first = unavailable(fmt.Errorf("publish event %s: %w", events[i].Name, err))
+		}
+	}
+	return first
+}
+
+// involved is the key of the object that an event is about. A kind that Pawl
+// does not know goes by its own name.
+func involved(e *corev1.Event) schema.ObjectKey {
+	o := e.InvolvedObject
+	k := schema.ObjectKey{Namespace: o.Namespace, Name: o.Name, Kind: "others"}
+	if i, ok := schema.LookupGVK(o.GroupVersionKind()); ok {
+		k.Kind = i.Kind
+	}
+	if k.Name == "" {
+		k.Name = "unnamed"
+	}
+	return k
+}
+
+// await waits for one acknowledgement.
+func await(ctx context.Context, ack jetstream.PubAckFuture) (*jetstream.PubAck, error) {
+	select {
+	case a := <-ack.Ok():
+		return a, nil
+	case err := <-ack.Err():
+		return nil, err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// mismatch says whether the server refused a write because the key had another
+// revision than expected.
+func mismatch(err error) bool {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) {
+		return false
+	}
+	return api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant
+}
