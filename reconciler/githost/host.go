@@ -56,6 +56,7 @@ type Host struct {
 	pushes     chan struct{} // holds a token per push under way
 	fetches    chan struct{} // the same for everything else
 	grown      chan struct{} // holds a token when a push came since the last look; wakes Run
+	orphans    []string      // quarantines of a former daemon's pushes; New sets it, then Run's
 	log        *slog.Logger
 
 	mu   sync.Mutex // guards last, and orders the calls of Pushed

@@ -14,11 +14,14 @@ import (
 	"github.com/pawl-project/pawl/schema"
 )
 
-// staleAfter is the age from which a lock or a quarantine is nobody's any more.
-// A lock is held for milliseconds, a quarantine for the length of a push.
 const (
-	staleLock       = 10 * time.Second
-	staleQuarantine = 15 * time.Minute
+	// staleLock is the age from which a lock is nobody's any more: a lock is
+	// held for milliseconds.
+	staleLock = 10 * time.Second
+	// grace is how long a quarantine of a former daemon's push is left alone. A
+	// push that was accepted just before the daemon was killed still moves its
+	// objects out of there; it takes milliseconds, and must not be disturbed.
+	grace = time.Minute
 )
 
 // config is the repository's whole configuration, written at every start. The
@@ -139,8 +142,8 @@ func checkBranch(git, branch string) error {
 }
 
 // removeLeftovers removes what a killed daemon or git left behind: directories
-// of pushes (every push of a former daemon is lost to us), old quarantines, and
-// locks of references that would refuse every later push.
+// of pushes (every push of a former daemon is lost to us), and locks of
+// references that would refuse every later push. Quarantines wait for Run.
 func (h *Host) removeLeftovers() error {
 	left, err := filepath.Glob(filepath.Join(h.o.RunDir, pushDirPrefix+"*"))
 	if err != nil {
@@ -151,27 +154,29 @@ func (h *Host) removeLeftovers() error {
 			return err
 		}
 	}
+	if h.orphans, err = filepath.Glob(filepath.Join(h.o.Dir, "objects", quarantinePrefix+"*")); err != nil {
+		return err
+	}
 	return h.removeStaleLocks(staleLock)
 }
 
-// removeStaleLocks removes locks and quarantines that are older than any that
-// is still in use.
+// removeOrphans removes the quarantines that were there when the host was made.
+// Git leaves them behind when the daemon is killed in the middle of a push.
+func (h *Host) removeOrphans() {
+	for _, dir := range h.orphans {
+		if err := os.RemoveAll(dir); err != nil {
+			h.log.Warn("what a killed push left cannot be removed", "error", err)
+		}
+	}
+	h.orphans = nil
+}
+
+// removeStaleLocks removes locks that are older than any that is still held.
 func (h *Host) removeStaleLocks(age time.Duration) error {
 	for _, name := range []string{"packed-refs.lock", "gc.pid.lock"} {
 		removeStale(filepath.Join(h.o.Dir, name), age)
 	}
-	quarantines, err := filepath.Glob(filepath.Join(h.o.Dir, "objects", quarantinePrefix+"*"))
-	if err != nil {
-		return err
-	}
-	for _, dir := range quarantines {
-		if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) > staleQuarantine {
-			if err := os.RemoveAll(dir); err != nil {
-				return err
-			}
-		}
-	}
-	err = filepath.WalkDir(filepath.Join(h.o.Dir, "refs"), func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(h.o.Dir, "refs"), func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
@@ -236,23 +241,28 @@ func (h *Host) gitEnv() []string {
 	}
 }
 
-// Run keeps the repository small: when a push has come it asks git whether
-// there is enough to pack, at most once in pause. It ends with ctx.
+// Run keeps the repository small: it removes what killed pushes left, and when a
+// push has come it asks git whether there is enough to pack, at most once in ten
+// minutes. It returns nil when ctx is done.
 func (h *Host) Run(ctx context.Context) error {
 	const pause = 10 * time.Minute
+	orphaned := time.NewTimer(grace)
+	defer orphaned.Stop()
+	grown := (<-chan struct{})(h.grown)
+	var rested <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-h.grown:
-		}
-		if err := h.tidy(ctx); err != nil && ctx.Err() == nil {
-			h.log.Warn("the repository could not be tidied", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(pause):
+		case <-orphaned.C:
+			h.removeOrphans()
+		case <-rested:
+			grown = h.grown
+		case <-grown:
+			if err := h.tidy(ctx); err != nil && ctx.Err() == nil {
+				h.log.Warn("the repository could not be tidied", "error", err)
+			}
+			grown, rested = nil, time.After(pause)
 		}
 	}
 }
@@ -264,7 +274,7 @@ func (h *Host) tidy(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, h.git, "gc", "--auto", "--quiet", "--no-detach")
+	cmd := exec.CommandContext(ctx, h.git, "gc", "--auto", "--quiet")
 	cmd.Dir = h.o.Dir
 	cmd.Env = h.gitEnv()
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // git removes its locks
