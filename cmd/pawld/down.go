@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+// stopWithin bounds how long `pawld down` waits for the daemon to end.
+const stopWithin = 30 * time.Second
+
+func newDown() *cobra.Command {
+	c := &upConfig{}
+	purge := false
+	cmd := &cobra.Command{
+		Use:   "down",
+		Short: "Stop and remove everything that an instance runs on this machine",
+		Long: `Stop the daemon, then remove every container, network, mount and process of the
+instance on this machine. The repository, the store and pulled images stay, so
+that the next "pawld up" brings the same pods back; --purge removes them too.`,
+		Example: `  pawld down
+  pawld down --purge`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := settle(cmd); err != nil {
+				return err
+			}
+			return down(cmd.Context(), c, purge, cmd.OutOrStdout())
+		},
+	}
+	c.instance.flags(cmd.Flags())
+	cmd.Flags().StringVar(&c.containerd, "containerd", "", "address of the containerd that the instance uses (default: its private one)")
+	cmd.Flags().StringVar(&c.podCIDR, "pod-cidr", "10.42.0.0/24", "range of the pods' addresses on this node")
+	cmd.Flags().BoolVar(&purge, "purge", false, "remove the instance's data too: repository, store, keys, images")
+	return cmd
+}
+
+// down goes on past what fails, so that as much as possible is removed, and
+// says all that did.
+func down(ctx context.Context, c *upConfig, purge bool, out io.Writer) error {
+	if os.Geteuid() != 0 {
+		return errors.New("down removes containers and networks, and needs root: sudo pawld down")
+	}
+	if err := c.instance.open(); err != nil {
+		return err
+	}
+	if err := c.stopDaemon(ctx, out); err != nil {
+		return err
+	}
+	release, err := c.instance.lock()
+	if err != nil {
+		return err
+	}
+	defer release()
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	if err := errors.Join(c.removeContainers(ctx, log), c.removeNetwork(ctx, log), c.removeVolumes(ctx)); err != nil {
+		return err
+	}
+	if err := c.stopContainerd(ctx, log); err != nil {
+		return err
+	}
+	if err := emptyDir(c.run, c.pidFile()); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "containers, network and mounts are removed")
+	if !purge {
+		fmt.Fprintln(out, "kept: "+c.data)
+		return nil
+	}
+	if err := emptyDir(c.data, ""); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "removed: "+c.data)
+	return nil
+}
+
+// stopDaemon ends the daemon that holds the instance, if one does.
+func (c *upConfig) stopDaemon(ctx context.Context, out io.Writer) error {
+	held, err := c.locked()
+	if err != nil || !held {
+		return err
+	}
+	pid, err := strconv.Atoi(c.pid())
+	if err != nil || pid <= 1 {
+		return fmt.Errorf("a pawld holds %s, but %s does not say which; stop it first", c.data, c.pidFile())
+	}
+	fmt.Fprintf(out, "stopping pawld (pid %d)\n", pid)
+	if err := unix.Kill(pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("stop pawld (pid %d): %w", pid, err)
+	}
+	deadline := time.Now().Add(stopWithin)
+	for held && time.Now().Before(deadline) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+		if held, err = c.locked(); err != nil {
+			return err
+		}
+	}
+	if held {
+		return fmt.Errorf("pawld (pid %d) did not end within %s", pid, stopWithin)
+	}
+	return nil
+}
+
+// removeContainers starts the private containerd when it is dead: what it knows
+// must be removed through it.
+func (c *upConfig) removeContainers(ctx context.Context, log *slog.Logger) error {
+	address := c.containerd
+	if address == "" {
+		daemon := c.daemon(log)
+		if !daemon.Known() {
+			return nil
+		}
+		if err := daemon.Start(ctx); err != nil {
+			return err
+		}
+		address = daemon.Address()
+	}
+	net, err := c.network(log)
+	if err != nil {
+		return err
+	}
+	runtime, err := c.runtime(address, net, nil, log)
+	if err != nil {
+		return err
+	}
+	defer runtime.Close()
+	return runtime.DestroyAll(ctx)
+}
+
+func (c *upConfig) removeNetwork(ctx context.Context, log *slog.Logger) error {
+	net, err := c.network(log)
+	if err != nil {
+		return err
+	}
+	return net.Teardown(ctx)
+}
+
+func (c *upConfig) removeVolumes(ctx context.Context) error {
+	v := c.volumes()
+	held, err := v.Held(ctx)
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, uid := range held {
+		faults = append(faults, v.Remove(ctx, uid))
+	}
+	return errors.Join(faults...)
+}
+
+func (c *upConfig) stopContainerd(ctx context.Context, log *slog.Logger) error {
+	if c.containerd != "" {
+		return nil
+	}
+	return c.daemon(log).Stop(ctx)
+}
+
+// emptyDir removes what is in dir but for one file, after unmounting what is
+// mounted there; a mount that stays makes it fail rather than reach into it.
+func emptyDir(dir, but string) error {
+	if err := unmountBelow(dir); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, e := range entries {
+		if path := filepath.Join(dir, e.Name()); path != but {
+			faults = append(faults, os.RemoveAll(path))
+		}
+	}
+	return errors.Join(faults...)
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"sigs.k8s.io/yaml"
+)
+
+// settle fills in every flag that was not given on the command line from the
+// environment (PAWL_…) and then from the file named by --config.
+func settle(cmd *cobra.Command) error {
+	if err := fromEnvironment(cmd.Flags()); err != nil {
+		return err
+	}
+	path, err := cmd.Flags().GetString("config")
+	if err != nil {
+		return err
+	}
+	return fromFile(cmd.Flags(), path, cmd.Flags().Changed("config"))
+}
+
+func fromEnvironment(flags *pflag.FlagSet) error {
+	var faults []error
+	flags.VisitAll(func(f *pflag.Flag) {
+		name := "PAWL_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		v, ok := os.LookupEnv(name)
+		if !ok || f.Changed {
+			return
+		}
+		if err := flags.Set(f.Name, v); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", name, err))
+		}
+	})
+	return errors.Join(faults...)
+}
+
+// fromFile reads a flat YAML map of flag names. A file that is not there is a
+// fault only when it was asked for.
+func fromFile(flags *pflag.FlagSet, path string, asked bool) error {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && !asked {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("--config: %w", err)
+	}
+	values := map[string]any{}
+	if err := yaml.UnmarshalStrict(text, &values); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	var faults []error
+	for name, v := range values {
+		f := flags.Lookup(name)
+		switch {
+		case f == nil || name == "config" || name == "help":
+			faults = append(faults, fmt.Errorf("%s: no setting %q; see pawld up --help", path, name))
+		case f.Changed:
+		default:
+			if err := setValues(flags, name, v); err != nil {
+				faults = append(faults, fmt.Errorf("%s: %s: %w", path, name, err))
+			}
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// setValues sets a flag from a YAML scalar, or a repeatable one from a list.
+func setValues(flags *pflag.FlagSet, name string, v any) error {
+	list, ok := v.([]any)
+	if !ok {
+		return flags.Set(name, fmt.Sprint(v))
+	}
+	for _, e := range list {
+		if err := flags.Set(name, fmt.Sprint(e)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,334 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pawl-project/pawl/nodeagent"
+	"github.com/pawl-project/pawl/nodeagent/containerd"
+	"github.com/pawl-project/pawl/nodeagent/network"
+	"github.com/pawl-project/pawl/nodeagent/volume"
+	"github.com/pawl-project/pawl/reconciler"
+	"github.com/pawl-project/pawl/reconciler/natsserver"
+	"github.com/pawl-project/pawl/schema"
+	"github.com/pawl-project/pawl/schema/kv"
+)
+
+// upConfig is what the flags of `pawld up` say.
+type upConfig struct {
+	instance
+	http       string
+	natsListen string
+	node       string
+	containerd string
+	mirrors    []string
+	podCIDR    string
+	git        reconciler.Git
+	logLevel   string
+	logFormat  string
+}
+
+func newUp() *cobra.Command {
+	c := &upConfig{}
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Run everything on this machine: repository, store, reconciler and node",
+		Long: `Run everything on this machine in one process: the built-in Git repository, the
+embedded NATS store, the reconciler and the node agent, with a private
+containerd beside it. Needs root, containerd, runc and git.
+
+SIGTERM (or Ctrl-C) stops the daemon and leaves the containers running; the next
+start takes them over. "pawld down" stops and removes them.`,
+		Example: `  pawld up
+  pawld up --registry-mirror docker.io=http://127.0.0.1:5000
+  pawld up --git-url https://git.example.org/cluster.git --git-branch main`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := settle(cmd); err != nil {
+				return err
+			}
+			return up(cmd.Context(), c, cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	c.instance.flags(f)
+	f.StringVar(&c.http, "http", "127.0.0.1:7420", "address of the front door: /git/cluster.git, /webhook, /livez, /readyz, /metrics")
+	f.StringVar(&c.natsListen, "nats-listen", "127.0.0.1:7422", "address of the embedded NATS server, for the nats CLI")
+	f.StringVar(&c.node, "node-name", "", "name of this node (default: the machine's host name)")
+	f.StringVar(&c.containerd, "containerd", "", "address of a containerd to use (default: a private one is started)")
+	f.StringArrayVar(&c.mirrors, "registry-mirror", nil, "pull images of HOST from URL instead, as HOST=URL; repeatable")
+	f.StringVar(&c.podCIDR, "pod-cidr", "10.42.0.0/24", "range of the pods' addresses on this node")
+	f.StringVar(&c.git.URL, "git-url", "", "follow this remote repository instead of the built-in one (https, ssh or file)")
+	f.StringVar(&c.git.Branch, "git-branch", "main", "branch that is deployed")
+	f.StringVar(&c.git.Path, "git-path", "", "folder of the repository that is deployed (default: all of it)")
+	f.DurationVar(&c.git.Interval, "git-interval", time.Minute, "pause between looks at a remote repository; POST /webhook looks at once")
+	f.StringVar(&c.git.CredentialsFile, "git-credentials", "", "file with the remote repository's credentials: user:password, a token, or a private SSH key")
+	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&c.logFormat, "log-format", "text", "text or json")
+	return cmd
+}
+
+// up runs every part until ctx is done or one of them fails.
+func up(ctx context.Context, c *upConfig, logTo io.Writer) error {
+	log, err := newLogger(c.logLevel, c.logFormat, logTo)
+	if err != nil {
+		return err
+	}
+	slog.SetDefault(log)
+	if os.Geteuid() != 0 {
+		return errors.New("up drives containers and the network, and needs root: sudo pawld up")
+	}
+	node, err := nodeName(c.node)
+	if err != nil {
+		return err
+	}
+	mirrors, err := parseMirrors(c.mirrors)
+	if err != nil {
+		return err
+	}
+	if err := c.instance.open(); err != nil {
+		return err
+	}
+	release, err := c.instance.lock()
+	if err != nil {
+		return err
+	}
+	defer release()
+
+	server, err := natsserver.Start(ctx, natsserver.Options{
+		Dir:     filepath.Join(c.data, "nats"),
+		KeysDir: filepath.Join(c.data, "keys", "nats"),
+		Listen:  c.natsListen,
+		Logger:  log.With("room", "natsserver"),
+	})
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+
+	g, ctx := errgroup.WithContext(ctx)
+	address := c.containerd
+	if address == "" {
+		daemon := c.daemon(log)
+		if err := daemon.Start(ctx); err != nil {
+			return err
+		}
+		address = daemon.Address()
+		g.Go(func() error { return daemon.Run(ctx) })
+	}
+	reconcilerConfig, err := c.reconciler(server, log)
+	if err != nil {
+		return err
+	}
+	agentConfig, closeRuntime, err := c.agent(ctx, server, node, address, mirrors, log)
+	if err != nil {
+		return err
+	}
+	defer closeRuntime()
+	if err := c.leaveContext(server, address, reconcilerConfig.Token, log); err != nil {
+		return err
+	}
+	g.Go(func() error { return reconciler.Run(ctx, reconcilerConfig) })
+	g.Go(func() error { return nodeagent.Run(ctx, agentConfig) })
+	log.Info("pawld is up", "version", version, "node", node, "repository", c.repository(), "nats", server.ClientURL(), "data", c.data)
+	err = g.Wait()
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		log.Info("pawld stops; containers go on running")
+		return nil
+	}
+	return err
+}
+
+func (c *upConfig) daemon(log *slog.Logger) *containerd.Daemon {
+	return containerd.NewDaemon(containerd.DaemonOptions{
+		DataDir: filepath.Join(c.data, "containerd"),
+		RunDir:  filepath.Join(c.run, "containerd"),
+		Logger:  log.With("room", "containerd"),
+	})
+}
+
+func (c *upConfig) network(log *slog.Logger) (*network.Network, error) {
+	bridge := "pawl0"
+	if c.name() != "pawl" {
+		bridge = c.name()
+	}
+	return network.New(network.Options{
+		Instance: c.name(),
+		Bridge:   bridge,
+		CIDR:     c.podCIDR,
+		StateDir: filepath.Join(c.data, "network"),
+		Logger:   log.With("room", "network"),
+	})
+}
+
+func (c *upConfig) volumes() *volume.Volumes {
+	return volume.New(volume.Options{DataDir: filepath.Join(c.data, "volumes"), RunDir: filepath.Join(c.run, "volumes")})
+}
+
+func (c *upConfig) runtime(address string, net *network.Network, mirrors map[string][]string, log *slog.Logger) (*containerd.Runtime, error) {
+	return containerd.New(containerd.Options{
+		Address:  address,
+		Instance: c.name(),
+		DataDir:  c.data,
+		RunDir:   c.run,
+		Network:  net,
+		Mirrors:  mirrors,
+		Logger:   log.With("room", "containerd"),
+	})
+}
+
+// agent wires the node's parts together.
+func (c *upConfig) agent(ctx context.Context, server *natsserver.Server, node schema.NodeName, address string, mirrors map[string][]string, log *slog.Logger) (nodeagent.Config, func() error, error) {
+	net, err := c.network(log)
+	if err != nil {
+		return nodeagent.Config{}, nil, err
+	}
+	if err := net.Setup(ctx); err != nil {
+		return nodeagent.Config{}, nil, err
+	}
+	runtime, err := c.runtime(address, net, mirrors, log)
+	if err != nil {
+		return nodeagent.Config{}, nil, err
+	}
+	credentials, err := server.NodeCredentials(node)
+	if err != nil {
+		return nodeagent.Config{}, nil, err
+	}
+	return nodeagent.Config{
+		Node:    node,
+		DataDir: c.data,
+		RunDir:  c.run,
+		Runtime: runtime,
+		Volumes: c.volumes(),
+		Link:    nodeagent.Over(node, kv.ConnOptions{InProcess: server, Credentials: credentials, Name: "nodeagent"}, log),
+		Logger:  log,
+	}, runtime.Close, nil
+}
+
+func (c *upConfig) reconciler(server *natsserver.Server, log *slog.Logger) (reconciler.Config, error) {
+	token, err := reconciler.LoadToken(c.tokenFile())
+	if err != nil {
+		return reconciler.Config{}, err
+	}
+	control, err := server.ControlCredentials()
+	if err != nil {
+		return reconciler.Config{}, err
+	}
+	nodes, err := server.GatewayCredentials()
+	if err != nil {
+		return reconciler.Config{}, err
+	}
+	return reconciler.Config{
+		DataDir: c.data,
+		RunDir:  c.run,
+		HTTP:    c.http,
+		Token:   token,
+		Control: kv.ConnOptions{InProcess: server, Credentials: control, Name: "reconciler"},
+		Nodes:   kv.ConnOptions{InProcess: server, Credentials: nodes, Name: "gateway"},
+		Git:     c.git,
+		Logger:  log.With("room", "reconciler"),
+	}, nil
+}
+
+// leaveContext writes the contexts for pawl, nats and git. A machine without a
+// home directory runs all the same.
+func (c *upConfig) leaveContext(server *natsserver.Server, containerdAddress, token string, log *slog.Logger) error {
+	if err := server.WriteCredsFile(c.natsCredsFile()); err != nil {
+		return err
+	}
+	home, err := configHome()
+	if err != nil {
+		log.Warn(err.Error())
+		return nil
+	}
+	w := contextWriter{home: home, name: "pawl", token: token}
+	err = w.write(schema.ClientContext{
+		Name:       w.name,
+		Server:     "http://" + c.http,
+		TokenFile:  c.tokenFile(),
+		Repository: c.repository(),
+		Branch:     c.git.Branch,
+		NATS:       schema.ClientNATS{URL: server.ClientURL(), CredsFile: c.natsCredsFile()},
+		Containerd: schema.ClientContainerd{Address: containerdAddress, Instance: c.name()},
+	})
+	if err != nil {
+		return fmt.Errorf("write the client context: %w", err)
+	}
+	if c.git.URL == "" {
+		log.Info("to push manifests", "run", "git clone -c include.path="+w.gitInclude()+" "+c.repository())
+	}
+	return nil
+}
+
+// repository is where desired state is pushed, without credentials.
+func (c *upConfig) repository() string {
+	if c.git.URL != "" {
+		return redacted(c.git.URL)
+	}
+	return "http://" + c.http + "/git/cluster.git"
+}
+
+func newLogger(level, format string, to io.Writer) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: must be one of debug, info, warn, error", level)
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(to, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(to, opts)), nil
+	default:
+		return nil, fmt.Errorf("--log-format %q: must be one of text, json", format)
+	}
+}
+
+// nodeName is the given name, or the first label of the machine's host name.
+func nodeName(given string) (schema.NodeName, error) {
+	if given == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return "", err
+		}
+		given, _, _ = strings.Cut(strings.ToLower(host), ".")
+	}
+	n := schema.NodeName(given)
+	if err := n.Validate(); err != nil {
+		return "", fmt.Errorf("%w; --node-name chooses another", err)
+	}
+	return n, nil
+}
+
+// parseMirrors reads HOST=URL pairs; several URLs for one host are tried in order.
+func parseMirrors(pairs []string) (map[string][]string, error) {
+	m := map[string][]string{}
+	for _, p := range pairs {
+		host, target, ok := strings.Cut(p, "=")
+		if !ok || host == "" || !strings.Contains(target, "://") {
+			return nil, fmt.Errorf("--registry-mirror %q: want HOST=URL, such as docker.io=http://127.0.0.1:5000", p)
+		}
+		m[host] = append(m[host], target)
+	}
+	return m, nil
+}
+
+// redacted is a repository's URL without the credentials some people write into it.
+func redacted(raw string) string {
+	if u, err := url.Parse(raw); err == nil && u.User != nil {
+		u.User = nil
+		return u.String()
+	}
+	return raw
+}

@@ -1,0 +1,114 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pawl-project/pawl/reconciler/plan"
+	"github.com/pawl-project/pawl/schema"
+	"github.com/pawl-project/pawl/schema/kv"
+)
+
+// The loop is the only writer of pawl-desired and pawl-assignments. It wakes,
+// takes a whole picture, plans, writes, sleeps. A wake-up carries no data.
+type loop struct {
+	store  *kv.Store
+	sealer *kv.Sealer
+	views  views
+	intake *intake
+	log    *slog.Logger
+	events chan []corev1.Event // to the publisher; dropped and counted when it is slow
+
+	planner *plan.Planner
+	current *schema.Revision       // the newest accepted one; nil: none since the start
+	checked bool                   // current was compared with a whole view of pawl-desired
+	applied *schema.RevisionRecord // the newest applied revision that has not settled; nil: none
+	failing int                    // steps that failed in a row
+
+	conflicted bool // the last write met a conflict: write each key by itself
+}
+
+const (
+	shortestPause = 20 * time.Millisecond
+	longestPause  = 15 * time.Second
+)
+
+// run goes on until ctx is done.
+func (l *loop) run(ctx context.Context) error {
+	// Until a revision was compared with the store, the store may lack objects
+	// (it was wiped, say): nothing is removed for that.
+	l.planner = plan.NewPlanner(&plan.World{KeepAll: true})
+	c := l.views.subscribe()
+	defer c.close()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.intake.wake:
+		case <-c.desired.C:
+		case <-c.assignments.C:
+		case <-c.actual.C:
+		case <-timer.C:
+		}
+		if !l.views.whole() {
+			l.checked = false
+			continue // a view says so when it is whole
+		}
+		timer.Reset(l.pause(l.step(ctx, c, time.Now())))
+	}
+}
+
+// pause is how long to sleep when nothing happens: until the planner wants to
+// look again, or with growing, jittered pauses after a failure.
+func (l *loop) pause(recheck time.Time, err error) time.Duration {
+	switch {
+	case err == nil:
+		l.failing = 0
+		if recheck.IsZero() {
+			return time.Hour
+		}
+		return max(time.Until(recheck), shortestPause)
+	case errors.Is(err, schema.ErrConflict):
+		l.log.Debug("somebody wrote first, looking again", "error", err)
+		return shortestPause
+	default:
+		l.failing++
+		d := min(shortestPause<<min(l.failing, 12), longestPause)
+		d = d/2 + rand.N(d/2+1)
+		l.log.Error("reconcile failed, trying again", "error", err, "in", d.Round(time.Millisecond), "failures", l.failing)
+		return d
+	}
+}
+
+// step carries out what is decided from one picture.
+func (l *loop) step(ctx context.Context, c changes, now time.Time) (recheck time.Time, err error) {
+	if v := l.intake.next(); v != nil {
+		if err := l.takeUp(ctx, v, now); err != nil {
+			l.intake.giveBack(v)
+			return time.Time{}, err
+		}
+	}
+	if !l.checked && l.current != nil {
+		if _, err := l.desire(ctx, *l.current, now); err != nil {
+			return time.Time{}, err
+		}
+	}
+	l.feed(c)
+	l.planner.KeepAll(!l.checked)
+	result := l.planner.Plan(now)
+	if err := l.commit(ctx, result.Changes); err != nil {
+		return time.Time{}, err
+	}
+	l.tell(result.Changes, now)
+	if result.Settled && l.checked {
+		return result.Recheck, l.settle(ctx, now)
+	}
+	return result.Recheck, nil
+}

@@ -1,0 +1,201 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pawl-project/pawl/reconciler/gateway"
+	"github.com/pawl-project/pawl/reconciler/githost"
+	"github.com/pawl-project/pawl/reconciler/gitsource"
+	"github.com/pawl-project/pawl/schema"
+	"github.com/pawl-project/pawl/schema/kv"
+)
+
+// Run is the control plane until ctx is done. It returns an error when it
+// cannot start; what fails later is retried and shows in logs and records.
+func Run(ctx context.Context, cfg Config) error {
+	if err := loopbackOnly(cfg.HTTP); err != nil {
+		return err
+	}
+	control, err := kv.Connect(ctx, cfg.Control)
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	nodes, err := kv.Connect(ctx, cfg.Nodes)
+	if err != nil {
+		return err
+	}
+	defer nodes.Close()
+	store, err := kv.OpenStore(ctx, control, kv.StoreOptions{Replicas: 1})
+	if err != nil {
+		return err
+	}
+	sealer, err := kv.NewSealer(filepath.Join(cfg.DataDir, "keys", "cluster.age"))
+	if err != nil {
+		return err
+	}
+	l := &loop{
+		store:  store,
+		sealer: sealer,
+		views:  newViews(store),
+		intake: newIntake(cfg.Logger),
+		log:    cfg.Logger,
+		events: make(chan []corev1.Event, eventBacklog),
+	}
+	door, source, err := openSource(ctx, cfg, l.intake)
+	if err != nil {
+		return err
+	}
+	door.ready, door.gauges = l.views.ready, l.gauges
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return l.views.run(ctx) })
+	g.Go(func() error { return l.run(ctx) })
+	g.Go(func() error { return l.publish(ctx) })
+	g.Go(func() error { return source(ctx) })
+	g.Go(func() error { return newGateway(nodes, store, l, cfg).Run(ctx) })
+	g.Go(func() error { return serve(ctx, cfg.HTTP, door.handler()) })
+	if err := g.Wait(); err != nil && ctx.Err() == nil || err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+func newGateway(nodes *kv.Conn, store *kv.Store, l *loop, cfg Config) *gateway.Gateway {
+	return gateway.New(gateway.Options{
+		Nodes:       nodes,
+		Store:       store,
+		Assignments: l.views.assignments,
+		Desired:     l.views.desired,
+		Actual:      l.views.actual,
+		OpenSecret:  l.sealer.Open,
+		Logger:      cfg.Logger.With("room", "gateway"),
+	})
+}
+
+// openSource opens the repository that holds the desired state. The returned
+// function hands every commit of the deployed branch to the intake until its
+// context is done.
+func openSource(ctx context.Context, cfg Config, in *intake) (frontDoor, func(context.Context) error, error) {
+	if cfg.Git.URL != "" {
+		return openRemote(cfg, in)
+	}
+	return openHost(ctx, cfg, in)
+}
+
+func openRemote(cfg Config, in *intake) (frontDoor, func(context.Context) error, error) {
+	remote, err := gitsource.NewRemote(gitsource.RemoteOptions{
+		URL:             cfg.Git.URL,
+		Branch:          cfg.Git.Branch,
+		Path:            cfg.Git.Path,
+		Interval:        cfg.Git.Interval,
+		CredentialsFile: cfg.Git.CredentialsFile,
+		Dir:             filepath.Join(cfg.DataDir, "git", "remote.git"),
+		Logger:          cfg.Logger.With("room", "gitsource"),
+	})
+	if err != nil {
+		return frontDoor{}, nil, err
+	}
+	door := frontDoor{token: cfg.Token, lookNow: remote.LookNow}
+	return door, func(ctx context.Context) error {
+		return remote.Run(ctx, func(c schema.Commit) { in.takeUntilJudged(ctx, c) })
+	}, nil
+}
+
+func openHost(ctx context.Context, cfg Config, in *intake) (frontDoor, func(context.Context) error, error) {
+	pushed := make(chan schema.Commit, 16)
+	host, err := githost.New(githost.Options{
+		Dir:    filepath.Join(cfg.DataDir, "git", "cluster.git"),
+		RunDir: filepath.Join(cfg.RunDir, "git"),
+		Branch: cfg.Git.Branch,
+		Path:   cfg.Git.Path,
+		Token:  cfg.Token,
+		Check:  in.check,
+		Pushed: func(c schema.Commit) {
+			select {
+			case pushed <- c:
+			case <-ctx.Done():
+			}
+		},
+		Logger: cfg.Logger.With("room", "githost"),
+	})
+	if err != nil {
+		return frontDoor{}, nil, err
+	}
+	door := frontDoor{token: cfg.Token, git: host}
+	return door, func(ctx context.Context) error { return follow(ctx, host, pushed, in) }, nil
+}
+
+// follow takes up the branch as it stands, then every push. The first look
+// makes up for a daemon that was killed between a push and its taking up.
+func follow(ctx context.Context, host *githost.Host, pushed <-chan schema.Commit, in *intake) error {
+	head, ok, err := host.Head(ctx)
+	if err != nil {
+		return fmt.Errorf("read the deployed branch: %w", err)
+	}
+	if ok {
+		in.takeUntilJudged(ctx, head)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case c := <-pushed:
+			in.takeUntilJudged(ctx, c)
+		}
+	}
+}
+
+// ready says why the views cannot be decided from yet.
+func (v views) ready() error {
+	if !v.whole() {
+		return errors.New("the store's views are not whole yet: nothing is planned until they are")
+	}
+	return nil
+}
+
+// loopbackOnly refuses addresses that other machines reach: the door has no TLS.
+func loopbackOnly(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("--http %q: want host:port: %w", address, schema.ErrRefused)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("--http %q: only a loopback address such as 127.0.0.1:7420 is served, because this door has no TLS yet; reach it through ssh -L, or let the cluster follow a remote repository with --git-url: %w", address, schema.ErrRefused)
+	}
+	return nil
+}
+
+func (l *loop) gauges() []gauge {
+	return []gauge{
+		{"pawl_desired_objects", "Objects in the applied revision.", float64(l.views.desired.Len())},
+		{"pawl_assignments", "Pods bound to nodes.", float64(l.views.assignments.Len())},
+		{"pawl_poisoned_keys", "Keys of the store that cannot be read.", float64(len(l.views.desired.Poisoned()) + len(l.views.assignments.Poisoned()) + len(l.views.actual.Poisoned()))},
+	}
+}
+
+// takeUntilJudged retries a commit that could not be judged (the evaluation
+// child was killed, say) with growing pauses until ctx is done.
+func (in *intake) takeUntilJudged(ctx context.Context, c schema.Commit) {
+	for pause := shortestPause; ; pause = min(pause*2, longestPause) {
+		err := in.take(ctx, c)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		in.log.Error("commit cannot be judged, trying again", "commit", short(c.ID), "error", err, "in", pause)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
