@@ -279,12 +279,12 @@ func (c *checker) field(f *field, known *fieldShape, s *structShape, here *trail
 			}
 			c.out.warn(f.at, here.String(), what+known.note, "")
 		}
-		if known.support == dropped {
-			return nil
-		}
 	}
-	at := f.at
-	return c.value(f.value, known.shape, at, here, known.means)
+	clean := c.value(f.value, known.shape, f.at, here, known.means)
+	if known.support == dropped {
+		return nil
+	}
+	return clean
 }
 
 func (c *checker) refuse(f *field, known *fieldShape, here *trail) {
@@ -353,6 +353,9 @@ func (c *checker) unknown(f *field, s *structShape, t *trail) string {
 // belongs finds where in an object of the kind a field of this name stands,
 // the least deep place first; "" when nowhere or in several places alike.
 func (c *checker) belongs(name string) string {
+	if name == "name" || name == "namespace" || name == "value" {
+		return "" // nearly everywhere
+	}
 	type place struct {
 		s    *structShape
 		path string
@@ -366,7 +369,6 @@ func (c *checker) belongs(name string) string {
 			if p.s == nil || seen[p.s] {
 				continue
 			}
-			seen[p.s] = true
 			if f := p.s.byName[name]; f != nil && f.support != unsupported && f.support != ignored {
 				if found != "" {
 					return ""
@@ -390,6 +392,9 @@ func (c *checker) belongs(name string) string {
 		if found != "" {
 			return found
 		}
+		for _, p := range level {
+			seen[p.s] = true
+		}
 		level = next
 	}
 	return ""
@@ -410,7 +415,7 @@ func (c *checker) choose(n *node, s *structShape, at position, t *trail) {
 		switch {
 		case len(present) < choice.least:
 			c.out.faultAt(at, t.String(), "must have exactly one of "+strings.Join(offered, ", "), "")
-		case len(present) > choice.most:
+		case len(present) > 1:
 			c.out.faultAt(at, t.String(), "has "+strings.Join(present, " and ")+", only one of them may be there", "")
 		}
 	}

@@ -294,10 +294,10 @@ type fieldShape struct {
 	doc      string
 }
 
-// A choice is matchN: how many of some fields there must be.
+// A choice is fields of which there must be one: exactly, or with least 0 at most.
 type choice struct {
-	least, most int
-	names       []string
+	least int
+	names []string
 }
 
 // A support is what Pawl does with a field.

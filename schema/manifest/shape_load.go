@@ -315,21 +315,61 @@ func (l *shapeLoader) structure(e *ast.StructLit) (shape, error) {
 	return out, nil
 }
 
-// embed adds the fields of another definition, or a matchN of fields.
+// embed adds the fields of another definition, or a choice among fields.
 func (l *shapeLoader) embed(out *structShape, d *ast.EmbedDecl) error {
 	switch e := d.Expr.(type) {
 	case *ast.Ident:
-		out.embedded = append(out.embedded, l.named(e.Name))
-		return nil
-	case *ast.CallExpr:
-		c, err := l.choice(e)
-		if err != nil {
-			return err
+		if strings.HasPrefix(e.Name, "#") {
+			out.embedded = append(out.embedded, l.named(e.Name))
+			return nil
 		}
-		out.choices = append(out.choices, c)
-		return nil
+	case *ast.BinaryExpr:
+		if e.Op == token.OR {
+			c := choice{least: 1}
+			if err := l.choose(out, &c, e); err != nil {
+				return err
+			}
+			out.choices = append(out.choices, c)
+			return nil
+		}
 	}
 	return odd(d, "the shape does not understand this embedding")
+}
+
+// choose reads {a!: …} | {b!: …} | …, of which exactly one is there; with *{}
+// among them, at most one.
+func (l *shapeLoader) choose(out *structShape, c *choice, e ast.Expr) error {
+	switch e := e.(type) {
+	case *ast.BinaryExpr:
+		if e.Op != token.OR {
+			return odd(e, "a choice is made of alternatives")
+		}
+		if err := l.choose(out, c, e.X); err != nil {
+			return err
+		}
+		return l.choose(out, c, e.Y)
+	case *ast.UnaryExpr:
+		if none, ok := e.X.(*ast.StructLit); ok && e.Op == token.MUL && len(none.Elts) == 0 {
+			c.least = 0
+			return nil
+		}
+	case *ast.StructLit:
+		one := &structShape{}
+		for _, d := range e.Elts {
+			if f, ok := d.(*ast.Field); ok {
+				if err := l.field(one, f); err != nil {
+					return err
+				}
+			}
+		}
+		if len(one.fields) == 1 && one.fields[0].required {
+			one.fields[0].required = false
+			c.names = append(c.names, one.fields[0].name)
+			out.fields = append(out.fields, one.fields[0])
+			return nil
+		}
+	}
+	return odd(e, "an alternative of a choice has one required field")
 }
 
 // resolve adds the fields of what is embedded, once every definition is read.
@@ -388,49 +428,6 @@ func (l *shapeLoader) field(out *structShape, d *ast.Field) error {
 	f.name = name
 	out.fields = append(out.fields, f)
 	return nil
-}
-
-// choice reads matchN(n, [{a!: _, ...}, …]).
-func (l *shapeLoader) choice(e *ast.CallExpr) (choice, error) {
-	var c choice
-	name, ok := e.Fun.(*ast.Ident)
-	if !ok || name.Name != "matchN" || len(e.Args) != 2 {
-		return c, odd(e, "only matchN is embedded")
-	}
-	count, err := l.expression(e.Args[0])
-	if err != nil {
-		return c, err
-	}
-	switch n := count.(type) {
-	case literalShape:
-		if n.text != "1" {
-			return c, odd(e, "only one of several is understood")
-		}
-		c.least, c.most = 1, 1
-	case boundShape:
-		if n.op != "<=" || n.number != 1 {
-			return c, odd(e, "only at most one of several is understood")
-		}
-		c.most = 1
-	default:
-		return c, odd(e, "matchN counts")
-	}
-	list, ok := e.Args[1].(*ast.ListLit)
-	if !ok {
-		return c, odd(e, "matchN lists structs")
-	}
-	for _, x := range list.Elts {
-		s, err := l.expression(x)
-		if err != nil {
-			return c, err
-		}
-		one, ok := s.(*structShape)
-		if !ok || !one.open || len(one.fields) != 1 || !one.fields[0].required {
-			return c, odd(x, "matchN lists open structs of one required field")
-		}
-		c.names = append(c.names, one.fields[0].name)
-	}
-	return c, nil
 }
 
 func docOf(d *ast.Field) string {
