@@ -112,7 +112,7 @@ func (c *cluster) plan() Result {
 	c.apply(res.Changes)
 	again := Plan(c.w, c.now)
 	if len(again.Changes) > 0 {
-		c.t.Errorf("a second plan after applying the first wants more: %s", describe(again.Changes))
+		c.t.Errorf("a second plan after applying the first wants more:\n%safter\n%swith\n%s", describe(again.Changes), describe(res.Changes), c.describePods())
 	}
 	c.compare(again, c.planner.Plan(c.now))
 	if again.Settled && len(again.Waiting) > 0 {

@@ -46,6 +46,8 @@ type rollout struct {
 	sets []*set // by name
 	new  *set   // with the template as it now is; nil: none yet
 	made bool   // new was not found but made
+
+	strangers []*pod // of no set, on their way out
 }
 
 // deployment plans a Deployment: which ReplicaSets there are, how large each
@@ -79,11 +81,7 @@ func newRollout(s *step, d *appsv1.Deployment) *rollout {
 func (ro *rollout) muster(pods []*pod) {
 	bySet := map[string][]*pod{}
 	for _, p := range pods {
-		name := ""
-		if owner := metav1.GetControllerOfNoCopy(p.obj); owner != nil {
-			name = owner.Name
-		}
-		bySet[name] = append(bySet[name], p)
+		bySet[ownerName(p.obj)] = append(bySet[ownerName(p.obj)], p)
 	}
 	for _, k := range sortedKeys(ro.s.r.sets) {
 		if ro.s.p.inGit(k) {
@@ -96,6 +94,13 @@ func (ro *rollout) muster(pods []*pod) {
 		ro.recover(name, bySet[name])
 	}
 	slices.SortFunc(ro.sets, func(a, b *set) int { return cmp.Compare(a.rs.Name, b.rs.Name) })
+}
+
+func ownerName(p *corev1.Pod) string {
+	if owner := metav1.GetControllerOfNoCopy(p); owner != nil {
+		return owner.Name
+	}
+	return ""
 }
 
 func (ro *rollout) add(old *appsv1.ReplicaSet, rs appsv1.ReplicaSet, pods []*pod) *set {
@@ -120,10 +125,17 @@ func (ro *rollout) add(old *appsv1.ReplicaSet, rs appsv1.ReplicaSet, pods []*pod
 func (ro *rollout) recover(name string, pods []*pod) {
 	k := schema.ObjectKey{Kind: schema.ReplicaSets, Namespace: ro.d.Namespace, Name: name}
 	hash := pods[0].obj.Labels[appsv1.DefaultDeploymentUniqueLabelKey]
-	if hash == "" || !strings.HasPrefix(name, ro.d.Name+"-") || ro.s.p.inGit(k) {
+	live := 0
+	for _, p := range pods {
+		if !p.ending {
+			live++
+		}
+	}
+	if live == 0 || hash == "" || !strings.HasPrefix(name, ro.d.Name+"-") || ro.s.p.named(k) {
 		for _, p := range pods {
 			ro.s.end(p, ro.s.r.key, "Killing", "Stopping pod: its ReplicaSet is not known")
 		}
+		ro.strangers = append(ro.strangers, pods...)
 		return
 	}
 	from := pods[0].obj
@@ -134,13 +146,9 @@ func (ro *rollout) recover(name string, pods []*pod) {
 	}
 	rs := ro.newSet(name, hash, template)
 	rs.CreationTimestamp = from.CreationTimestamp
-	live := 0
 	for _, p := range pods {
 		if p.obj.CreationTimestamp.Before(&rs.CreationTimestamp) {
 			rs.CreationTimestamp = p.obj.CreationTimestamp
-		}
-		if !p.ending {
-			live++
 		}
 	}
 	for _, t := range traces { // of the commit that made it, not of today's
@@ -228,6 +236,13 @@ func (ro *rollout) make() {
 		template.Labels[appsv1.DefaultDeploymentUniqueLabelKey] = hash
 		ro.new = ro.add(nil, ro.newSet(name, hash, template), nil)
 		ro.made = true
+		ro.strangers = slices.DeleteFunc(ro.strangers, func(p *pod) bool {
+			own := ownerName(p.obj) == name
+			if own {
+				ro.new.rest = append(ro.new.rest, p)
+			}
+			return own
+		})
 		slices.SortFunc(ro.sets, func(a, b *set) int { return cmp.Compare(a.rs.Name, b.rs.Name) })
 		return
 	}
@@ -235,7 +250,7 @@ func (ro *rollout) make() {
 
 // named says whether a ReplicaSet of that name is already there.
 func (ro *rollout) named(name string) bool {
-	if ro.s.p.inGit(schema.ObjectKey{Kind: schema.ReplicaSets, Namespace: ro.d.Namespace, Name: name}) {
+	if ro.s.p.named(schema.ObjectKey{Kind: schema.ReplicaSets, Namespace: ro.d.Namespace, Name: name}) {
 		return true
 	}
 	return slices.ContainsFunc(ro.sets, func(x *set) bool { return x.rs.Name == name })
@@ -311,8 +326,8 @@ func (ro *rollout) cleanUp() {
 	}
 	slices.SortStableFunc(old, func(a, b *set) int { return cmp.Compare(a.revision(), b.revision()) })
 	for _, x := range old[:max(len(old)-limit, 0)] {
-		if x.want > 0 || len(x.pods) > 0 || len(x.leaving) > 0 || len(x.rest) > 0 {
-			continue
+		if x.want > 0 || len(x.pods) > 0 || slices.ContainsFunc(slices.Concat(x.leaving, x.rest), func(p *pod) bool { return p.node != "" }) {
+			continue // the pods that some node still has would call for it again
 		}
 		ro.sets = slices.DeleteFunc(ro.sets, func(y *set) bool { return y == x })
 		if x.old != nil {

@@ -124,6 +124,9 @@ func (p *Planner) SetStatus(k schema.ObjectKey, o schema.Object) {
 	}
 	p.root(k).status = o
 	p.touch(k)
+	for _, other := range p.claims(k) {
+		p.touch(other)
+	}
 }
 
 // SetReplicaSet tells of a ReplicaSet that Plan made for a Deployment; nil: it
@@ -284,6 +287,13 @@ func (p *Planner) node(name schema.NodeName) *node {
 func (p *Planner) inGit(k schema.ObjectKey) bool {
 	r := p.roots[k]
 	return r != nil && r.desired != nil
+}
+
+// named says whether the repository holds an object of that name, or held one
+// whose status is still in the store.
+func (p *Planner) named(k schema.ObjectKey) bool {
+	r := p.roots[k]
+	return r != nil && (r.desired != nil || r.status != nil)
 }
 
 func setIf(m map[schema.ObjectKey]bool, k schema.ObjectKey, in bool) {

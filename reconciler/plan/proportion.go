@@ -13,8 +13,8 @@ import (
 // update every set takes its share of the change, so that the update's risk
 // stays where it was; else the one set that has pods takes it all.
 func (ro *rollout) scale() {
-	if !ro.d.Spec.Paused && !ro.resized() {
-		return
+	if !ro.d.Spec.Paused && (ro.d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType || !ro.resized()) {
+		return // recreate itself gives the new set its size, when the old pods are gone
 	}
 	if x, only := ro.activeOrNewest(); only {
 		switch {

@@ -62,7 +62,7 @@ func (ro *rollout) advance() bool {
 
 // recreate stops all old pods, and starts the new ones when they are gone.
 func (ro *rollout) recreate() bool {
-	stopped, busy := false, false
+	stopped, busy := false, slices.ContainsFunc(ro.strangers, (*pod).takesRoom)
 	for _, x := range ro.sets {
 		if x == ro.new {
 			continue
