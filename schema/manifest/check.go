@@ -82,6 +82,9 @@ func (c *checker) mismatch(n *node, s shape, t *trail, means string) {
 
 // remedyFor finds what the author probably meant.
 func remedyFor(n *node, s shape) string {
+	if _, list := s.(*listShape); list && n.kind != mapNode {
+		return `write a list, each item behind "- "`
+	}
 	switch n.kind {
 	case stringNode:
 		if len(n.text) < 20 {
@@ -206,15 +209,13 @@ func (c *checker) fields(n *node, s *structShape, at position, t *trail) *node {
 }
 
 func (c *checker) missing(f *fieldShape, at position, t *trail) {
+	want := f.means
+	if _, structure := base(f.shape).(*structShape); want == "" && !structure {
+		want = f.shape.words()
+	}
 	remedy := ""
-	if _, structure := base(f.shape).(*structShape); !structure {
-		want := f.means
-		if want == "" {
-			want = f.shape.words()
-		}
-		if want != "anything" {
-			remedy = "must be " + want
-		}
+	if want != "" && want != "anything" {
+		remedy = "must be " + want
 	}
 	c.out.faultAt(at, (&trail{up: t, key: f.name, index: -1}).String(), "is missing", remedy)
 }

@@ -52,7 +52,7 @@ func (o *objectReader) identify() bool {
 	if strings.HasPrefix(problem, "apiVersion") {
 		at = o.root.find("apiVersion")
 	}
-	o.title = short(kind) + " " + short(o.root.get("metadata").str("name"))
+	o.title = strings.TrimSpace(short(kind) + " " + short(o.root.get("metadata").str("name")))
 	o.faultAt(at, "", problem, remedy)
 	return false
 }

@@ -137,6 +137,9 @@ func numberNode(n *node, text string) error {
 	}
 	n.kind = floatNode
 	n.text, _ = floatText(v)
+	if _, err := strconv.ParseInt(n.text, 10, 64); err == nil {
+		n.kind = intNode // 3.0 is a whole number
+	}
 	return nil
 }
 
@@ -179,9 +182,7 @@ func (r *jsonReader) object(n *node, depth int) error {
 			return err
 		}
 		if first, twice := seen[key]; twice {
-			if err := doubled(r.file, key, at, first, n.get(key), value, r.faults); err != nil {
-				return err
-			}
+			doubled(r.file, key, at, first, n.get(key), value, r.faults)
 			continue
 		}
 		seen[key] = at

@@ -183,6 +183,9 @@ func (s allShape) accepts(n *node) bool {
 }
 
 func (s allShape) words() string {
+	if text := s.between(); text != "" {
+		return text
+	}
 	var parts []string
 	for i, p := range s.parts {
 		w := p.words()
@@ -193,6 +196,20 @@ func (s allShape) words() string {
 	}
 	text := strings.Join(parts, ", ")
 	return strings.Replace(text, "a whole number, ", "a whole number of ", 1)
+}
+
+// between words whole numbers within two bounds; "" for everything else.
+func (s allShape) between() string {
+	if len(s.parts) != 3 {
+		return ""
+	}
+	kind, isKind := s.parts[0].(kindShape)
+	low, isLow := s.parts[1].(boundShape)
+	high, isHigh := s.parts[2].(boundShape)
+	if !isKind || !isLow || !isHigh || kind.name != "int" || low.op != ">=" || high.op != "<=" {
+		return ""
+	}
+	return "a whole number between " + strconv.FormatFloat(low.number, 'f', -1, 64) + " and " + strconv.FormatFloat(high.number, 'f', -1, 64)
 }
 
 // anyOfShape is A | B.

@@ -177,6 +177,11 @@ func (r *yamlReader) at(y *yaml.Node) position {
 	return position{line: y.Line + r.shift, column: y.Column}
 }
 
+// note records a fault that reading can go on behind, so that it hides no other.
+func (r *yamlReader) note(y *yaml.Node, problem, remedy string) {
+	r.faults.at(r.file, r.at(y), problem, remedy)
+}
+
 func (r *yamlReader) fail(y *yaml.Node, problem, remedy string) error {
 	return &yamlFault{at: r.at(y), problem: problem, remedy: remedy}
 }
@@ -255,9 +260,7 @@ func (r *yamlReader) mapping(n *node, y *yaml.Node, depth int) error {
 			return err
 		}
 		if first, twice := seen[key]; twice {
-			if err := doubled(r.file, key, r.at(k), first, n.get(key), value, r.faults); err != nil {
-				return err
-			}
+			doubled(r.file, key, r.at(k), first, n.get(key), value, r.faults)
 			continue
 		}
 		seen[key] = r.at(k)
@@ -275,13 +278,13 @@ func (r *yamlReader) mapping(n *node, y *yaml.Node, depth int) error {
 
 // doubled judges a key that stands twice in a map: with one value it is clumsy,
 // with two nobody knows which is meant.
-func doubled(file, key string, at, first position, one, other *node, faults *faultList) error {
+func doubled(file, key string, at, first position, one, other *node, faults *faultList) {
 	problem := fmt.Sprintf("key %s stands twice in this map, first on line %d", quote(key), first.line)
 	if !bytes.Equal(one.appendJSON(nil), other.appendJSON(nil)) {
-		return &yamlFault{at: at, problem: problem + " with another value", remedy: "keep one of them"}
+		faults.at(file, at, problem+" with another value", "keep one of them")
+		return
 	}
 	faults.warn(file, at, problem, "keep one of them")
-	return nil
 }
 
 // merge adds the fields of the maps a "<<" names; those already there win.
@@ -327,7 +330,8 @@ func (r *yamlReader) key(y *yaml.Node) (string, error) {
 	if n.kind == stringNode || (n.kind != nullNode && n.text == y.Value) {
 		return n.text, nil
 	}
-	return "", r.fail(y, fmt.Sprintf("key %s is %s to YAML", quote(y.Value), n.kind), fmt.Sprintf("write %s in quotes", quote(y.Value)))
+	r.note(y, fmt.Sprintf("key %s is %s to YAML", quote(y.Value), n.kind), fmt.Sprintf("write %s in quotes", quote(y.Value)))
+	return y.Value, nil
 }
 
 // oldBooleans are booleans to YAML 1.1, which Kubernetes reads, and text to YAML 1.2.
@@ -365,7 +369,8 @@ func (r *yamlReader) scalar(n *node, y *yaml.Node) error {
 			n.text = strings.Join(strings.Fields(y.Value), "")
 		}
 	default:
-		return r.fail(y, fmt.Sprintf("tag %s is not known", quote(y.Tag)), "manifests use plain YAML without own tags")
+		r.note(y, fmt.Sprintf("tag %s is not known", quote(y.Tag)), "manifests use plain YAML without own tags")
+		n.kind, n.text = stringNode, y.Value
 	}
 	return nil
 }
@@ -396,8 +401,13 @@ func (r *yamlReader) float(n *node, y *yaml.Node) error {
 	}
 	text, ok := floatText(v)
 	if !ok {
-		return r.fail(y, fmt.Sprintf("number %s is not finite", quote(y.Value)), "write it in quotes if it is text")
+		r.note(y, fmt.Sprintf("number %s is not finite", quote(y.Value)), "write it in quotes if it is text")
+		n.kind, n.text = stringNode, y.Value
+		return nil
 	}
 	n.kind, n.text, n.raw = floatNode, text, y.Value
+	if _, err := strconv.ParseInt(text, 10, 64); err == nil {
+		n.kind = intNode // 3.0 is a whole number, as JSON has it
+	}
 	return nil
 }
