@@ -235,7 +235,7 @@ func TestHungPodsBlockNoOther(t *testing.T) {
 		r.after(11 * time.Second)
 		r.only(p.UID)
 		r.after(2 * time.Minute)
-		if why := r.waitsFor("uid-h0"); !strings.HasPrefix(why, "CreateContainerError: hung") {
+		if why := r.waitsFor(uidOf("h0")); !strings.HasPrefix(why, "CreateContainerError: hung") {
 			t.Errorf("the hung pod: %s", why)
 		}
 		// A hung start is cut off when the agent stops: it does not keep it.
@@ -299,6 +299,7 @@ func TestRemnants(t *testing.T) {
 		r.assign(kept, lost)
 		r.after(time.Second)
 		before := r.only(kept.UID)
+		r.world.volumes["no-pod"] = map[string]string{}
 		r.kill()
 		r.data = t.TempDir() // its disk is lost
 		r.begin(false)
@@ -315,6 +316,9 @@ func TestRemnants(t *testing.T) {
 		}
 		if _, ok := r.report(lost.UID); ok {
 			t.Error("a remnant was reported")
+		}
+		if r.world.volumes["no-pod"] == nil {
+			t.Error("removed what is no pod's")
 		}
 	})
 }
@@ -341,7 +345,7 @@ func TestOneNameOnePod(t *testing.T) {
 		old := newPod("a", runtimetest.IgnoresTERM...)
 		r.assign(old)
 		next := newPod("a")
-		next.UID = "uid-next"
+		next.UID = uidOf("next")
 		r.assign(next)
 		r.after(29 * time.Second)
 		r.only(old.UID)
@@ -372,7 +376,7 @@ func TestReadiness(t *testing.T) {
 			answer = err
 		}
 		isReady := func() bool {
-			got, _ := r.report("uid-a")
+			got, _ := r.report(uidOf("a"))
 			return ready(got.Pod.Status)
 		}
 		p := newPod("a")
@@ -512,7 +516,7 @@ func TestARefusedReportHoldsUpNoOther(t *testing.T) {
 		r.begin(true)
 		r.assign(newPod("bad"), newPod("good"))
 		r.after(time.Minute)
-		if got, _ := r.report("uid-good"); got.Pod.Status.Phase != corev1.PodRunning {
+		if got, _ := r.report(uidOf("good")); got.Pod.Status.Phase != corev1.PodRunning {
 			t.Errorf("reported %+v", got)
 		}
 	})

@@ -16,7 +16,7 @@ import (
 // Config is what Run needs. Zero fields have the defaults named beside them.
 type Config struct {
 	Node    schema.NodeName
-	DataDir string // the agent's own; survives a reboot: its assignments lie there
+	DataDir string // the agent's own, shared with nothing; survives a reboot: its assignments lie there
 	RunDir  string // need not survive one
 
 	Runtime Runtime

@@ -2,6 +2,7 @@ package nodeagent
 
 import (
 	"context"
+	"regexp"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -9,6 +10,9 @@ import (
 
 	"github.com/pawl-project/pawl/schema"
 )
+
+// podUID is the form of every pod's uid. What has another is not ours to remove.
+var podUID = regexp.MustCompile(`^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$`)
 
 // sweepRemnants looks for remnants after every whole set. What holds a pod that
 // neither a record nor the set names has no spec any more, so it can be neither
@@ -52,6 +56,10 @@ func (a *agent) sweep(ctx context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for uid, key := range found {
+		if !podUID.MatchString(string(uid)) {
+			a.log.Error("something that is no pod lies among what the runtime or the volumes hold; leaving it alone", "name", uid)
+			continue
+		}
 		if a.pods[uid] == nil && !a.expects(uid) {
 			a.log.Warn("removing the remnant of a pod of which there is no record", "pod", key, "uid", uid)
 			a.startRemnant(uid, key)

@@ -296,13 +296,18 @@ func ready(s corev1.PodStatus) bool {
 	return false
 }
 
+// uidOf is the uid of the test's pod of that name.
+func uidOf(name string) types.UID {
+	return schema.UIDOf(schema.ObjectKey{Kind: schema.Pods, Namespace: "default", Name: name})
+}
+
 func newPod(name string, command ...string) *corev1.Pod {
 	if len(command) == 0 {
 		command = []string{"serve"}
 	}
 	grace := int64(30)
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
-		Name: name, Namespace: "default", UID: types.UID("uid-" + name), CreationTimestamp: metav1.Now(),
+		Name: name, Namespace: "default", UID: uidOf(name), CreationTimestamp: metav1.Now(),
 	}}
 	p.Spec = corev1.PodSpec{
 		NodeName: "n1", RestartPolicy: corev1.RestartPolicyAlways, TerminationGracePeriodSeconds: &grace,
