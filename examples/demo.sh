@@ -37,6 +37,7 @@ remove() {
 			{ cat "$demo/down.log" >&2; echo "demo: not everything could be removed; what is left is known in $demo" >&2; return 1; }
 	fi
 	rm -rf "$demo"
+	rmdir .pawl 2>/dev/null || true # your own instance of make run may be there
 }
 
 finish() {

@@ -239,7 +239,7 @@ func (c *contained) unpack(image v1.Image) {
 	defer reader.Close()
 	for files := tar.NewReader(reader); ; {
 		h, err := files.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

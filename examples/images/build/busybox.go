@@ -15,7 +15,7 @@ const installedBusybox = "/bin/busybox"
 
 // busyboxLayers is the base of every image but hello: busybox as every command,
 // so that there is a shell to look around with.
-func busyboxLayers(ctx context.Context, _ string) ([]tarred, error) {
+func busyboxLayers(ctx context.Context, _ string) ([]packed, error) {
 	program, err := busybox(ctx)
 	if err != nil {
 		return nil, err
@@ -25,9 +25,9 @@ func busyboxLayers(ctx context.Context, _ string) ([]tarred, error) {
 		if err != nil {
 			return nil, err
 		}
-		return t.tar()
+		return t.pack()
 	})
-	return []tarred{text}, err
+	return []packed{text}, err
 }
 
 // busybox returns the machine's own busybox when that is a static one, or the

@@ -11,6 +11,9 @@ import (
 	"path/filepath"
 )
 
+// cacheVersion changes with the form of what is kept.
+const cacheVersion = 2
+
 // cached returns what was made before from the same things, or makes it. The
 // name is for people; what tells versions apart is from.
 func cached(ctx context.Context, name string, from []string, make func(context.Context) ([]byte, error)) ([]byte, error) {
@@ -19,6 +22,7 @@ func cached(ctx context.Context, name string, from []string, make func(context.C
 		return nil, err
 	}
 	h := sha256.New()
+	fmt.Fprintln(h, cacheVersion)
 	for _, part := range from {
 		fmt.Fprintf(h, "%d:%s", len(part), part)
 	}

@@ -3,11 +3,12 @@ package build
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"path"
 	"slices"
-	"sort"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
@@ -31,18 +32,17 @@ func (t tree) script(name, data string)                  { t.file(name, 0o755, [
 func (t tree) symlink(name, target string)               { t[name] = entry{mode: 0o777, link: target} }
 func (t tree) folder(name string, mode int64)            { t[name] = entry{mode: mode, dir: true} }
 
-// tar writes the tree in an order and with times that depend on nothing else,
-// so that equal trees make equal layers.
-func (t tree) tar() ([]byte, error) {
-	names := make([]string, 0, len(t))
-	for name := range t.withParents() {
-		names = append(names, name)
-	}
-	sort.Strings(names)
+// pack writes the tree as a compressed tar, in an order and with times that
+// depend on nothing else, so that equal trees make equal layers.
+func (t tree) pack() ([]byte, error) {
 	all := t.withParents()
 	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, name := range names {
+	z, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+	if err != nil {
+		return nil, err
+	}
+	w := tar.NewWriter(z)
+	for _, name := range sortedKeys(all) {
 		e := all[name]
 		h := &tar.Header{Name: name, Mode: e.mode, Typeflag: tar.TypeReg, Size: int64(len(e.data)), Format: tar.FormatPAX}
 		switch {
@@ -60,7 +60,7 @@ func (t tree) tar() ([]byte, error) {
 			}
 		}
 	}
-	if err := w.Close(); err != nil {
+	if err := errors.Join(w.Close(), z.Close()); err != nil {
 		return nil, fmt.Errorf("finish a layer: %w", err)
 	}
 	return b.Bytes(), nil
@@ -80,10 +80,10 @@ func (t tree) withParents() tree {
 	return all
 }
 
-// layer is the layer of a tar.
-func layer(text []byte) (v1.Layer, error) {
-	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
-	l, err := tarball.LayerFromOpener(open, tarball.WithCompressedCaching, tarball.WithMediaType(types.OCILayer))
+// layer is the layer that pack wrote.
+func layer(packed []byte) (v1.Layer, error) {
+	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(packed)), nil }
+	l, err := tarball.LayerFromOpener(open, tarball.WithMediaType(types.OCILayer))
 	if err != nil {
 		return nil, fmt.Errorf("make a layer: %w", err)
 	}

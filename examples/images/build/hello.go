@@ -16,7 +16,7 @@ var helloSource []byte
 // helloPort is where the server listens.
 const helloPort = "8080"
 
-func helloLayers(ctx context.Context, _ string) ([]tarred, error) {
+func helloLayers(ctx context.Context, _ string) ([]packed, error) {
 	text, err := cached(ctx, "hello", []string{string(helloSource), runtime.Version(), runtime.GOARCH}, func(ctx context.Context) ([]byte, error) {
 		program, err := compile(ctx, helloSource)
 		if err != nil {
@@ -27,9 +27,9 @@ func helloLayers(ctx context.Context, _ string) ([]tarred, error) {
 		t.folder("tmp", 0o1777)
 		t.text("etc/passwd", "root:x:0:0:root:/:/\nnobody:x:65534:65534:nobody:/:/\n")
 		t.text("etc/group", "root:x:0:\nnogroup:x:65534:\n")
-		return t.tar()
+		return t.pack()
 	})
-	return []tarred{text}, err
+	return []packed{text}, err
 }
 
 func helloConfig(tag string) v1.Config {

@@ -17,12 +17,12 @@ import (
 // A recipe makes the images of one repository, which differ by tag.
 type recipe struct {
 	tags   []string // the first is what a name without a tag means
-	layers func(ctx context.Context, tag string) ([]tarred, error)
+	layers func(ctx context.Context, tag string) ([]packed, error)
 	config func(tag string) v1.Config
 }
 
-// A tarred is a layer's content.
-type tarred []byte
+// A packed is a layer's content, as pack writes it.
+type packed []byte
 
 var recipes = map[string]recipe{
 	"busybox": {
@@ -99,12 +99,12 @@ func build(ctx context.Context, name string) (v1.Image, error) {
 	defer building.Unlock()
 	repository, tag := split(name)
 	r := recipes[repository]
-	tars, err := r.layers(ctx, tag)
+	parts, err := r.layers(ctx, tag)
 	if err != nil {
 		return nil, err
 	}
-	layers := make([]v1.Layer, len(tars))
-	for i, text := range tars {
+	layers := make([]v1.Layer, len(parts))
+	for i, text := range parts {
 		if layers[i], err = layer(text); err != nil {
 			return nil, err
 		}

@@ -52,7 +52,7 @@ const mimeTypes = `types {
 // execArgs is the entrypoint of images whose command people replace or extend.
 const execArgs = "#!/bin/sh\nexec \"$@\"\n"
 
-func nginxLayers(ctx context.Context, tag string) ([]tarred, error) {
+func nginxLayers(ctx context.Context, tag string) ([]packed, error) {
 	base, err := busyboxLayers(ctx, tag)
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func nginxLayers(ctx context.Context, tag string) ([]tarred, error) {
 	page.text("usr/share/nginx/html/index.html", fmt.Sprintf("<!DOCTYPE html>\n<html><head><title>Welcome to nginx!</title></head>\n"+
 		"<body><h1>Welcome to nginx!</h1>\n<p>This is image nginx:%s.</p></body></html>\n", tag))
 	page.text("usr/share/nginx/html/50x.html", "<!DOCTYPE html>\n<title>Error</title><h1>An error occurred.</h1>\n")
-	text, err := page.tar()
+	text, err := page.pack()
 	return append(base, server, text), err
 }
 
@@ -85,7 +85,7 @@ func nginxTree(ctx context.Context) (text []byte, err error) {
 		// Debian's nginx keeps its temporary files here.
 		t.folder("var/lib/nginx", 0o755)
 		t.folder("var/cache/nginx", 0o755)
-		text, err = t.tar()
+		text, err = t.pack()
 		return err
 	})
 	return text, err

@@ -23,7 +23,7 @@ esac
 exec "$@"
 `
 
-func redisLayers(ctx context.Context, tag string) ([]tarred, error) {
+func redisLayers(ctx context.Context, tag string) ([]packed, error) {
 	base, err := busyboxLayers(ctx, tag)
 	if err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func redisTree(ctx context.Context) (text []byte, err error) {
 		t.symlink("usr/local/bin/redis-cli", "/bin/redis-cli")
 		t.script("usr/local/bin/docker-entrypoint.sh", redisEntrypoint)
 		t.folder("data", 0o777)
-		text, err = t.tar()
+		text, err = t.pack()
 		return err
 	})
 	return text, err

@@ -161,7 +161,7 @@ func file(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Write(text)
+	fmt.Fprintf(w, "%s", text)
 }
 
 func exit(_ http.ResponseWriter, r *http.Request) {
