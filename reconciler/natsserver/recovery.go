@@ -6,8 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
@@ -51,15 +53,16 @@ func foreignAccounts(dir, control string) error {
 	return nil
 }
 
-// recovered fails when a stream that is on disk was not recovered.
-func recovered(ns *server.Server, dir, control string) error {
-	onDisk, err := folders(filepath.Join(dir, "jetstream", control, "streams"))
+// unrecovered lists the streams that are on disk and that the server did not
+// recover.
+func unrecovered(ns *server.Server, dir, control string) ([]string, error) {
+	onDisk, err := folders(streamsDir(dir, control))
 	if err != nil || len(onDisk) == 0 {
-		return err
+		return nil, err
 	}
 	info, err := ns.Jsz(&server.JSzOptions{Account: control, Accounts: true, Streams: true})
 	if err != nil {
-		return fmt.Errorf("nats server: list streams: %w", err)
+		return nil, fmt.Errorf("nats server: list streams: %w", err)
 	}
 	have := map[string]bool{}
 	for _, a := range info.AccountDetails {
@@ -67,10 +70,42 @@ func recovered(ns *server.Server, dir, control string) error {
 			have[s.Name] = true
 		}
 	}
-	for _, name := range onDisk {
-		if !have[name] {
-			return fmt.Errorf("store %s is damaged: stream %s cannot be read (the log above says why); put it back from a backup, or move %s away and it will be rebuilt from Git and from what the nodes report", dir, name, dir)
+	return slices.DeleteFunc(onDisk, func(name string) bool { return have[name] }), nil
+}
+
+func streamsDir(dir, control string) string {
+	return filepath.Join(dir, "jetstream", control, "streams")
+}
+
+func damaged(dir, stream string) error {
+	return fmt.Errorf("store %s is damaged: stream %s cannot be read (the log above says why); put it back from a backup, or move %s away and it will be rebuilt from Git and from what the nodes report", dir, stream, dir)
+}
+
+// setAside moves streams that were not recovered out of the server's way, if
+// they hold no message: the server was killed while it made them. If one does
+// hold messages that is an error, and nothing is moved.
+func setAside(o Options, control string, streams []string) error {
+	for _, name := range streams {
+		blocks, err := filepath.Glob(filepath.Join(streamsDir(o.Dir, control), name, "msgs", "*.blk"))
+		if err != nil {
+			return fmt.Errorf("store: %w", err)
 		}
+		for _, b := range blocks {
+			if info, err := os.Stat(b); err != nil || info.Size() > 0 {
+				return damaged(o.Dir, name)
+			}
+		}
+	}
+	aside := filepath.Join(o.Dir, "unfinished")
+	if err := os.MkdirAll(aside, 0o700); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	for _, name := range streams {
+		to := filepath.Join(aside, name+time.Now().UTC().Format("-20060102T150405.000000000"))
+		if err := os.Rename(filepath.Join(streamsDir(o.Dir, control), name), to); err != nil {
+			return fmt.Errorf("store: %w", err)
+		}
+		o.Logger.Warn("stream was never finished and holds nothing: moved it aside", "stream", name, "to", to)
 	}
 	return nil
 }

@@ -44,7 +44,6 @@ type Server struct {
 	server *server.Server
 	keys   *keys
 	lock   *os.File // holds Dir against a second server
-	log    *slog.Logger
 }
 
 // Start starts the server and returns once it serves. It starts clean when Dir
@@ -89,24 +88,42 @@ func start(ctx context.Context, o Options, host string, port int) (*Server, erro
 		return nil, err
 	}
 	options := serverOptions(o, host, port, k, a)
+	s, missing, err := boot(ctx, o, options, k, a)
+	if err == nil && len(missing) > 0 {
+		s.shutdown()
+		if err := setAside(o, a.control, missing); err != nil {
+			return nil, err
+		}
+		s, missing, err = boot(ctx, o, serverOptions(o, host, port, k, a), k, a)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(missing) > 0 {
+		s.shutdown()
+		return nil, damaged(o.Dir, missing[0])
+	}
+	return s, nil
+}
+
+// boot starts the server and says which streams that are on disk it did not recover.
+func boot(ctx context.Context, o Options, options *server.Options, k *keys, a *accounts) (s *Server, missing []string, err error) {
 	ns, err := server.NewServer(options)
 	if err != nil {
-		return nil, fmt.Errorf("nats server: %w", err)
+		return nil, nil, fmt.Errorf("nats server: %w", err)
 	}
 	log := &logger{log: o.Logger}
 	ns.SetLoggerV2(log, false, false, false)
-	s := &Server{server: ns, keys: k, log: o.Logger}
+	s = &Server{server: ns, keys: k}
 	if err := s.await(ctx, o.Listen, log); err != nil {
-		ns.Shutdown()
-		ns.WaitForShutdown()
-		return nil, err
+		s.shutdown()
+		return nil, nil, err
 	}
-	if err := recovered(ns, o.Dir, a.control); err != nil {
-		ns.Shutdown()
-		ns.WaitForShutdown()
-		return nil, err
+	if missing, err = unrecovered(ns, o.Dir, a.control); err != nil {
+		s.shutdown()
+		return nil, nil, err
 	}
-	return s, nil
+	return s, missing, nil
 }
 
 func serverOptions(o Options, host string, port int, k *keys, a *accounts) *server.Options {
@@ -166,9 +183,13 @@ func (s *Server) await(ctx context.Context, listen string, log *logger) error {
 // Close stops the server after what was acknowledged is on disk. Clients that
 // are still connected lose their connection.
 func (s *Server) Close() {
+	s.shutdown()
+	s.lock.Close()
+}
+
+func (s *Server) shutdown() {
 	s.server.Shutdown()
 	s.server.WaitForShutdown()
-	s.lock.Close()
 }
 
 // InProcessConn connects without a socket; it is what nats.InProcessServer wants.

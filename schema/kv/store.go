@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -57,14 +58,35 @@ func OpenStore(ctx context.Context, c *Conn, o StoreOptions) (*Store, error) {
 	return s, nil
 }
 
-// ensure makes a stream, or updates it where its settings differ.
+// ensure makes a stream, or updates it where its settings differ. Settings that
+// are right are left alone: a server killed while it writes them cannot read the
+// stream any more.
 func (s *Store) ensure(ctx context.Context, want jetstream.StreamConfig) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := s.conn.whileConnected(ctx, 30*time.Second)
 	defer cancel()
-	if _, err := s.conn.js.CreateOrUpdateStream(ctx, want); err != nil {
-		return unavailable(fmt.Errorf("open %s: %w", want.Name, err))
+	stream, err := s.conn.js.Stream(ctx, want.Name)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		_, err = s.conn.js.CreateStream(ctx, want)
+	case err == nil && !sameSettings(stream.CachedInfo().Config, want):
+		_, err = s.conn.js.UpdateStream(ctx, want)
+	}
+	if err != nil {
+		return unavailable(fmt.Errorf("open %s: %w", want.Name, cause(ctx, err)))
 	}
 	return nil
+}
+
+// sameSettings compares what we set, and not what the server adds to it.
+func sameSettings(have, want jetstream.StreamConfig) bool {
+	want.Metadata, have.Metadata = nil, nil
+	want.Duplicates = have.Duplicates
+	want.MaxMsgs, want.MaxConsumers, want.MaxMsgSize = have.MaxMsgs, have.MaxConsumers, have.MaxMsgSize
+	if want.MaxMsgsPerSubject == 0 {
+		want.MaxMsgsPerSubject = have.MaxMsgsPerSubject
+	}
+	want.ConsumerLimits = have.ConsumerLimits
+	return reflect.DeepEqual(have, want)
 }
 
 // bucketConfig is a KV bucket as nats.go lays it out, with these differences:
