@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path"
 	"runtime"
-	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -27,6 +26,7 @@ type Options struct {
 type Compiler struct {
 	child *childRunner
 	files *cache
+	last  assembly
 	// large admits one large file at a time: parsed YAML takes a hundred times its text.
 	large *semaphore.Weighted
 }
@@ -88,7 +88,7 @@ func (c *Compiler) Compile(ctx context.Context, tree schema.Tree) (*Result, erro
 	if err != nil {
 		return nil, err
 	}
-	return gather(results, faults)
+	return c.last.gather(results, faults)
 }
 
 // A fileResult is what one file gives, whatever else is in the tree.
@@ -242,89 +242,4 @@ func compileDocuments(file string, documents []document, faults *faultList) *fil
 	}
 	r.faults = faults.done(file)
 	return r
-}
-
-// gather puts the results of all files together.
-func gather(results []*fileResult, faults []schema.Fault) (*Result, error) {
-	total := 0
-	for _, r := range results {
-		total += len(r.objects)
-		faults = append(faults, r.faults...)
-	}
-	if total > maxObjects {
-		faults = append(faults, schema.Fault{Problem: fmt.Sprintf("%d objects, the limit of a commit is %d", total, maxObjects)})
-		total = 0
-		results = nil
-	}
-	all := make([]*compiled, 0, total)
-	out := &Result{}
-	for _, r := range results {
-		for i := range r.objects {
-			all = append(all, &r.objects[i])
-		}
-		if len(r.objects) > 0 {
-			out.Files++
-		}
-		out.Warnings = append(out.Warnings, r.warnings...)
-	}
-	slices.SortStableFunc(all, func(a, b *compiled) int {
-		switch {
-		case a.key.Less(b.key):
-			return -1
-		case b.key.Less(a.key):
-			return 1
-		}
-		return 0
-	})
-	faults = append(faults, duplicates(all)...)
-	if len(faults) > 0 {
-		return nil, refusal(faults)
-	}
-	out.Objects = make([]schema.Object, len(all))
-	for i, o := range all {
-		out.Objects[i] = o.object
-	}
-	sortFaults(out.Warnings)
-	return out, nil
-}
-
-// duplicates names both places of every object that stands twice.
-func duplicates(sorted []*compiled) []schema.Fault {
-	var faults []schema.Fault
-	for i := 1; i < len(sorted); i++ {
-		first, second := sorted[i-1], sorted[i]
-		if first.key != second.key {
-			continue
-		}
-		if second.file < first.file || (second.file == first.file && second.at.line < first.at.line) {
-			first, second = second, first
-		}
-		faults = append(faults, schema.Fault{
-			File: second.file, Line: second.at.line, Column: second.at.column, Object: second.title,
-			Problem: fmt.Sprintf("stands twice, first at %s:%d", first.file, first.at.line),
-			Remedy:  "keep one of them",
-		})
-	}
-	return faults
-}
-
-// refusal sorts and bounds the faults of a commit.
-func refusal(faults []schema.Fault) *schema.Refusal {
-	sortFaults(faults)
-	if n := len(faults); n > maxFaults {
-		faults = append(faults[:maxFaults:maxFaults], schema.Fault{Problem: fmt.Sprintf("%d more faults are not shown", n-maxFaults)})
-	}
-	return &schema.Refusal{Faults: faults}
-}
-
-func sortFaults(faults []schema.Fault) {
-	slices.SortStableFunc(faults, func(a, b schema.Fault) int {
-		if c := strings.Compare(a.File, b.File); c != 0 {
-			return c
-		}
-		if a.Line != b.Line {
-			return a.Line - b.Line
-		}
-		return a.Column - b.Column
-	})
 }
