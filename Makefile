@@ -25,7 +25,7 @@ deps: ## install what is missing beside Go: containerd, runc, git, busybox, curl
 
 build: ## build bin/pawld and bin/pawl
 	@mkdir -p bin
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/pawld ./cmd/pawl
+	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/pawld ./cmd/pawl
 
 test: root deps $(TOOLS)/nats ## run every test, with real NATS, Git and containerd (as root)
 	go test -count=1 -timeout 5m $(GOTEST) $$(go list ./... | grep -v /cmd/e2e)

@@ -106,7 +106,7 @@ git clone -q -c include.path="$XDG_CONFIG_HOME/pawl/gitconfig" "http://$http/git
 cp -R examples/hello/. "$demo/cluster"
 git -C "$demo/cluster" add -A
 git -C "$demo/cluster" commit -q -m "Say hello"
-git -C "$demo/cluster" push origin HEAD:main
+git -C "$demo/cluster" push --no-progress origin HEAD:main
 until_ready 60 "do its pods serve?" address
 
 url=http://$ip:8080/
@@ -114,11 +114,12 @@ say "curl $url"
 curl -fsS --max-time 10 "$url" || fail "$url does not answer"
 [ -z "${DEMO_ONCE:-}" ] || exit 0
 
+trap 'exit 0' INT
 say "It runs. In another terminal, as root, in $PWD:
    export XDG_CONFIG_HOME=$XDG_CONFIG_HOME
    curl $url
-   bin/tools/nats --context pawl kv ls pawl-actual     # what runs
-   cd $demo/cluster                                    # change replicas, break a field, git push
-   $PWD/bin/pawl history                               # what every push did
+   bin/tools/nats --context pawl kv ls pawl-actual   # what runs
+   bin/pawl history                                  # what every push did
+   cd $demo/cluster   # change replicas, break a field, commit, git push origin HEAD:main
    Ctrl-C here stops and removes everything."
 wait "$pawld" || fail "pawld has ended"
