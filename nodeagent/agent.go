@@ -3,6 +3,8 @@ package nodeagent
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -88,8 +90,9 @@ func (a *agent) Whole(s Assigned) {
 			a.forget(w)
 		}
 	}
+	held := slices.Collect(maps.Keys(a.pods))
 	a.mu.Unlock()
-	a.reports.all()
+	a.reports.all(held)
 	select {
 	case a.synced <- struct{}{}:
 	default:

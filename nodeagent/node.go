@@ -28,6 +28,7 @@ func (a *agent) heartbeat(ctx context.Context) error {
 	last := map[corev1.NodeConditionType]corev1.NodeCondition{}
 	retry := heartbeatRetry
 	for ctx.Err() == nil {
+		a.reports.allTold(ctx, a.cfg.Heartbeat)
 		n := a.node(ctx, last)
 		for _, c := range n.Status.Conditions {
 			last[c.Type] = c

@@ -36,6 +36,8 @@ type reporter struct {
 	seq   uint64
 	pods  map[types.UID]*report
 	dirty map[types.UID]bool
+	owed  map[types.UID]bool // to be told before the node is; nil: it has not synced yet
+	paid  chan struct{}      // one token: nothing is owed any more
 }
 
 // A report is the newest word on one pod.
@@ -48,7 +50,7 @@ type report struct {
 func newReporter(node schema.NodeName, log *slog.Logger) *reporter {
 	return &reporter{
 		node: node, log: log, wake: make(chan struct{}, 1), again: make(chan struct{}, 1), acked: func(types.UID) {},
-		pods: map[types.UID]*report{}, dirty: map[types.UID]bool{},
+		pods: map[types.UID]*report{}, dirty: map[types.UID]bool{}, paid: make(chan struct{}, 1),
 	}
 }
 
@@ -65,9 +67,16 @@ func (r *reporter) put(p *corev1.Pod, s corev1.PodStatus, gone bool) {
 }
 
 // all has everything reported again, and at once: the gateway is back, and the
-// store may have been lost.
-func (r *reporter) all() {
+// store may have been lost. The pods the node holds are owed: until each was
+// told of, the node itself is not reported, so that nobody places pods by a
+// picture that lacks them.
+func (r *reporter) all(held []types.UID) {
 	r.mu.Lock()
+	r.owed = map[types.UID]bool{}
+	for _, uid := range held {
+		r.owed[uid] = true
+	}
+	r.pay()
 	for uid := range r.pods {
 		r.dirty[uid] = true
 	}
@@ -85,6 +94,42 @@ func (r *reporter) drop(uid types.UID) {
 	defer r.mu.Unlock()
 	delete(r.pods, uid)
 	delete(r.dirty, uid)
+	r.pay(uid)
+}
+
+// pay notes that the gateway knows of pods. r.mu is held.
+func (r *reporter) pay(uids ...types.UID) {
+	for _, uid := range uids {
+		delete(r.owed, uid)
+	}
+	if r.owed != nil && len(r.owed) == 0 {
+		select {
+		case r.paid <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// allTold waits until nothing is owed, but no longer than limit: one pod that
+// cannot be looked at must not hide the node. It is for one goroutine.
+func (r *reporter) allTold(ctx context.Context, limit time.Duration) {
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	for {
+		r.mu.Lock()
+		told := r.owed != nil && len(r.owed) == 0
+		r.mu.Unlock()
+		if told {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			return
+		case <-r.paid:
+		}
+	}
 }
 
 // settled says whether the newest word on the pod is stored.
@@ -192,6 +237,7 @@ func (r *reporter) settle(batch []*report) {
 	r.mu.Lock()
 	for _, x := range batch {
 		uid := x.pod.UID
+		r.pay(uid)
 		if now := r.pods[uid]; now == nil || now.seq != x.seq {
 			continue
 		}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +23,9 @@ type host struct {
 	bounding    uint64            // the capabilities that can be given at all
 	maskedPaths []string
 }
+
+// unprotected: what a process lacks is said once.
+var unprotected sync.Once
 
 // lookAtHost reads it once; none of it changes while a process runs.
 func lookAtHost(log *slog.Logger) (host, error) {
@@ -43,7 +47,9 @@ func lookAtHost(log *slog.Logger) (host, error) {
 			return h, fmt.Errorf("oom_score_adj of this process: %w", err)
 		}
 		if h.lowestOOM > oomGuaranteed {
-			log.Warn("without CAP_SYS_RESOURCE no process can be protected from the kernel's out-of-memory killer; guaranteed pods are killed like others", "lowest oom_score_adj", h.lowestOOM)
+			unprotected.Do(func() {
+				log.Warn("without CAP_SYS_RESOURCE no process can be protected from the kernel's out-of-memory killer; guaranteed pods are killed like others", "lowest oom_score_adj", h.lowestOOM)
+			})
 		}
 	}
 	return h, nil

@@ -56,7 +56,8 @@ type imageInfo struct {
 	config  ocispec.ImageConfig
 	chainID string // of the snapshot that containers' snapshots stand on
 	bytes   int64  // of the layers as pulled
-	users   *userFiles
+	arch    string // as the image says
+	files   *imageFiles
 }
 
 func newImageStore(c *client.Client, o Options) (*imageStore, error) {
@@ -198,16 +199,14 @@ func (s *imageStore) read(ctx context.Context, img images.Image) (*imageInfo, er
 	if err := json.Unmarshal(raw, &config); err != nil {
 		return nil, fmt.Errorf("its configuration is not valid: %s: %w", oneLine(err), schema.ErrRefused)
 	}
-	info := &imageInfo{target: img.Target.Digest, config: config.Config, chainID: identity.ChainID(config.RootFS.DiffIDs).String()}
+	info := &imageInfo{target: img.Target.Digest, config: config.Config, arch: config.Architecture, chainID: identity.ChainID(config.RootFS.DiffIDs).String()}
 	for _, l := range manifest.Layers {
 		info.bytes += l.Size
 	}
 	if err := s.unpack(ctx, img, info); err != nil {
 		return nil, err
 	}
-	info.users = &userFiles{read: func(ctx context.Context) (passwd, group []byte, err error) {
-		return s.readUserFiles(ctx, info.chainID)
-	}}
+	info.files = &imageFiles{read: func(ctx context.Context) (fileFacts, error) { return s.readFiles(ctx, info.chainID) }}
 	return info, nil
 }
 

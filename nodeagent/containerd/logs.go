@@ -206,8 +206,9 @@ func (r *Runtime) attach(rec record) {
 	}
 	l, err := r.openLog(&rec)
 	if err != nil {
+		// Said once: what is gone (somebody emptied the run directory) stays gone.
 		r.log.Warn("the output of a running container cannot be read", "container", rec.ID, "err", err)
-		return
+		l = &containerLog{writer: &logWriter{path: rec.LogPath, log: r.log}, done: make(chan struct{})}
 	}
 	r.read(rec.ID, l)
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -68,7 +69,11 @@ func (r *Runtime) spec(ctx context.Context, q nodeagent.StartRequest, image *ima
 	if s.Mounts, err = r.mounts(q, image, sandbox, security, id, user); err != nil {
 		return nil, err
 	}
-	return s, security.apply(s, r.limits)
+	files, err := image.files.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s, security.apply(s, r.limits, files.bits32 || image.arch != runtime.GOARCH)
 }
 
 // arguments follow Kubernetes: a command replaces the image's entry point and

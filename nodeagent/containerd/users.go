@@ -25,54 +25,73 @@ import (
 // maxUserFile bounds an image's /etc/passwd and /etc/group.
 const maxUserFile = 1 << 20
 
-// userFiles are an image's /etc/passwd and /etc/group, read when first asked for.
-type userFiles struct {
-	read func(ctx context.Context) (passwd, group []byte, err error)
+// imageFiles is what a start must know of an image's files. It is read when
+// first asked for.
+type imageFiles struct {
+	read func(ctx context.Context) (fileFacts, error)
 
-	mu            sync.Mutex
-	have          bool
-	passwd, group []byte
+	mu    sync.Mutex
+	facts *fileFacts
 }
 
-func (u *userFiles) get(ctx context.Context) (passwd, group []byte, err error) {
+// fileFacts are never changed.
+type fileFacts struct {
+	passwd, group []byte // /etc/passwd and /etc/group
+	bits32        bool   // it can load 32-bit programs
+}
+
+func (u *imageFiles) get(ctx context.Context) (fileFacts, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !u.have {
-		if u.passwd, u.group, err = u.read(ctx); err != nil {
-			return nil, nil, err
+	if u.facts == nil {
+		facts, err := u.read(ctx)
+		if err != nil {
+			return fileFacts{}, err
 		}
-		u.have = true
+		u.facts = &facts
 	}
-	return u.passwd, u.group, nil
+	return *u.facts, nil
 }
 
-// readUserFiles mounts the image, read-only and for a moment: its files may be
-// in any of its layers, and links in it must not lead out of it.
-func (s *imageStore) readUserFiles(ctx context.Context, chainID string) (passwd, group []byte, err error) {
+// loaders32 are the places of loaders for 32-bit programs on a 64-bit machine.
+var loaders32 = []string{"lib/ld-linux.so.2", "lib/ld-musl-i386.so.1", "lib/ld-linux-armhf.so.3", "lib/ld-musl-armhf.so.1"}
+
+// readFiles mounts the image, read-only and for a moment: its files may be in
+// any of its layers, and links in it must not lead out of it.
+func (s *imageStore) readFiles(ctx context.Context, chainID string) (facts fileFacts, err error) {
 	sn := s.client.SnapshotService(s.snapshotter)
-	key := "pawl-users-" + chainID
+	key := "pawl-look-" + chainID
 	ctx, done, err := s.client.WithLease(ctx)
 	if err != nil {
-		return nil, nil, unavailable("take a lease", err)
+		return facts, unavailable("take a lease", err)
 	}
 	defer func() { err = errors.Join(err, done(context.WithoutCancel(ctx))) }()
 	// One that a killed agent left is in the way.
 	if err := sn.Remove(ctx, key); err != nil && !gone(err) {
-		return nil, nil, unavailable("look into the image", err)
+		return facts, unavailable("look into the image", err)
 	}
 	mounts, err := sn.View(ctx, key, chainID)
 	if err != nil {
-		return nil, nil, unavailable("look into the image", err)
+		return facts, unavailable("look into the image", err)
 	}
 	defer func() { err = errors.Join(err, sn.Remove(context.WithoutCancel(ctx), key)) }()
-	err = mount.WithReadonlyTempMount(ctx, mounts, func(dir string) error {
-		if passwd, err = readBounded(dir, "etc/passwd"); err != nil {
+	err = mount.WithReadonlyTempMount(ctx, mounts, func(dir string) (err error) {
+		if facts.passwd, err = readBounded(dir, "etc/passwd"); err != nil {
 			return err
 		}
-		group, err = readBounded(dir, "etc/group")
+		for _, l := range loaders32 {
+			path, err := continuity.RootPath(dir, l)
+			if err != nil {
+				continue // a link that leads in a circle is no loader
+			}
+			if _, err := os.Lstat(path); err == nil {
+				facts.bits32 = true
+			}
+		}
+		facts.group, err = readBounded(dir, "etc/group")
 		return err
 	})
-	return passwd, group, err
+	return facts, err
 }
 
 // readBounded reads a file of an image; one that is not there is empty. Links
@@ -109,14 +128,15 @@ func userOf(ctx context.Context, image *imageInfo, p *corev1.Pod, c *corev1.Cont
 	if uid != nil {
 		spec = strconv.FormatInt(*uid, 10)
 	}
-	passwd, group, err := image.users.get(ctx)
+	files, err := image.files.get(ctx)
 	if err != nil {
 		return specs.User{}, err
 	}
+	group := files.group
 	if policy := groupsPolicy(p); policy == corev1.SupplementalGroupsPolicyStrict {
 		group = onlyNames(group)
 	}
-	found, err := user.GetExecUser(spec, &user.ExecUser{}, bytes.NewReader(passwd), bytes.NewReader(group))
+	found, err := user.GetExecUser(spec, &user.ExecUser{}, bytes.NewReader(files.passwd), bytes.NewReader(group))
 	if err != nil {
 		return specs.User{}, fmt.Errorf("user %q: %s: %w", spec, oneLine(err), schema.ErrRefused)
 	}

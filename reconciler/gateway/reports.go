@@ -88,7 +88,7 @@ func (g *Gateway) judge(n *node, r *schema.PodReport) (*entry, error) {
 	ours := isStored && old.Node == n.name && old.Pod.UID == r.Pod.UID
 	wanted := isAssigned && assigned.Value.Pod.UID == r.Pod.UID
 	switch {
-	case wanted && (!isStored || old.Node == n.name || old.Gone || old.Pod.UID != r.Pod.UID):
+	case wanted && (!isStored || old.Node == "" || old.Node == n.name || old.Gone || old.Pod.UID != r.Pod.UID):
 		// Of what it was assigned a node says the status; the rest is ours.
 		told := *r
 		told.Pod = assigned.Value.Pod
@@ -97,13 +97,13 @@ func (g *Gateway) judge(n *node, r *schema.PodReport) (*entry, error) {
 		delete(n.strays, pod)
 	case ours:
 		// Its own word of before, about a pod that is no longer assigned to it.
-	case isStored && old.Node != n.name:
+	case isStored && old.Node != n.name && old.Node != "": // without a node it is the planner's word on a pod that waits for one
 		return nil, fmt.Errorf("pod %s is reported by another node: %w", pod, schema.ErrRefused)
 	case len(g.assigned[pod]) > 0 && !isAssigned:
 		return nil, fmt.Errorf("pod %s is assigned to another node: %w", pod, schema.ErrRefused)
 	case r.Gone:
 		return nil, nil // nobody waits to hear it
-	case isAssigned || isStored && !old.Gone:
+	case isAssigned || isStored && !old.Gone && old.Node != "":
 		return nil, nil // another pod has the name by now
 	case !g.mayStray(n, pod):
 		return nil, fmt.Errorf("node %s reports more than %d pods that were not assigned to it: %w", n.name, maxStrays, schema.ErrRefused)
@@ -176,6 +176,12 @@ func (g *Gateway) takeNode(r kv.Request) {
 	now := time.Now()
 	n := g.node(r.Node)
 	n.heard = now
+	if !n.synced {
+		// A node is known only after it was told its set and said what it runs:
+		// a store that was lost would else be filled with pods made anew.
+		g.answer(r, kv.AnswerError(fmt.Errorf("node %s is to sync first: %w", r.Node, schema.ErrUnavailable)))
+		return
+	}
 	told.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Node"))
 	told.Namespace = ""
 	key := kv.ObjectKey(schema.ObjectKey{Kind: schema.Nodes, Name: told.Name})
