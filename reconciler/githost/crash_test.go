@@ -126,10 +126,27 @@ func processesBelow(dir string) []string {
 		env, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "environ"))
 		text := strings.ReplaceAll(string(raw), "\x00", " ")
 		if !strings.Contains(string(env), daemonEnv) && strings.Contains(text+string(env), dir) {
-			all = append(all, text)
+			where, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "wchan"))
+			files, _ := filepath.Glob(filepath.Join(filepath.Dir(file), "fd/*"))
+			for _, f := range files {
+				target, _ := os.Readlink(f)
+				text += " " + filepath.Base(f) + "=" + target
+			}
+			all = append(all, text+" in "+string(where))
 		}
 	}
 	return all
+}
+
+// wantNoProcesses fails when a process of the repository stays.
+func wantNoProcesses(t *testing.T, dir string) {
+	t.Helper()
+	defer func() {
+		if t.Failed() {
+			t.Logf("still there: %q", processesBelow(dir))
+		}
+	}()
+	eventually(t, "git and the hook ended", func() bool { return len(processesBelow(dir)) == 0 })
 }
 
 // kill -9 of the daemon while a push is checked: the client is told, nothing
@@ -159,7 +176,7 @@ func TestDaemonIsKilledWhileItChecks(t *testing.T) {
 	if err := push.Wait(); err == nil {
 		t.Errorf("the push went through:\n%s", out.String())
 	}
-	eventually(t, "the hook and git ended", func() bool { return len(processesBelow(repository)) == 0 })
+	wantNoProcesses(t, repository)
 	if got := w.ref("main"); got != good {
 		t.Errorf("main is %s, want %s", got, good)
 	}
@@ -188,7 +205,7 @@ func TestDaemonIsKilledWhileItChecks(t *testing.T) {
 	d.wait("pushed")
 	d.kill()
 	push.Wait() // the client was not told: it may ask again
-	eventually(t, "git ended", func() bool { return len(processesBelow(repository)) == 0 })
+	wantNoProcesses(t, repository)
 	d = startDaemon(t, dir, d.address)
 	if d.head != last {
 		t.Errorf("the new daemon starts with %q, want %s", d.head, last)
@@ -217,10 +234,10 @@ func TestDaemonIsKilledAtAnyInstant(t *testing.T) {
 		if err := push.Start(); err != nil {
 			t.Fatal(err)
 		}
-		<-time.After(time.Duration(i) * length / 20) // spreads the kills over a push, and a little further
+		<-time.After(time.Duration(i) * length / 12) // spreads the kills over a push, and further
 		d.kill()
 		err := push.Wait()
-		eventually(t, "git ended", func() bool { return len(processesBelow(w.host.o.Dir)) == 0 })
+		wantNoProcesses(t, w.host.o.Dir)
 		head := w.ref("main")
 		if err == nil && head != id {
 			t.Fatalf("an acknowledged push is gone: main is %q, want %s", head, id)

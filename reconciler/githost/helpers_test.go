@@ -187,16 +187,16 @@ func (w *world) ref(name string) string {
 	return strings.TrimSpace(string(bytes.TrimSpace(out)))
 }
 
-// eventually polls until ok, or fails after ten seconds.
+// eventually polls until ok, or fails after half a minute.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		select {
 		case <-deadline:
-			t.Fatalf("not within ten seconds: %s", what)
+			t.Fatalf("not within half a minute: %s", what)
 		case <-tick.C:
 		}
 	}

@@ -389,12 +389,14 @@ func TestClientIsKilledWhileItsPushIsChecked(t *testing.T) {
 // A client that is killed, or falls silent, before it has sent everything.
 func TestClientThatDoesNotFinish(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.Idle = 300 * time.Millisecond })
-	for _, silent := range []bool{false, true} {
+	for i := range 4 {
+		silent, length := i%2 == 1, int64(i/2*1000-1) // -1: chunked
 		body, send := io.Pipe()
 		r, err := http.NewRequest("POST", w.url()+"/git-receive-pack", body)
 		if err != nil {
 			t.Fatal(err)
 		}
+		r.ContentLength = max(length, -1)
 		r.Header.Set("Authorization", "Bearer "+token)
 		r.Header.Set("Content-Type", "application/x-git-receive-pack-request")
 		answered := make(chan error, 1)
@@ -417,6 +419,7 @@ func TestClientThatDoesNotFinish(t *testing.T) {
 		}
 		send.Close()
 		w.wantNoLeftovers()
+		wantNoProcesses(t, w.host.o.Dir)
 	}
 	eventually(t, "free slots", func() bool { return len(w.host.pushes) == 0 })
 	id := w.commit(w.work, "a.yaml", "good")

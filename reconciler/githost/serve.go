@@ -140,21 +140,25 @@ func (h *Host) backendFor(r *http.Request, p *push) *cgi.Handler {
 // cut off when the client is silent.
 func (h *Host) request(w http.ResponseWriter, r *http.Request) *http.Request {
 	in := &http.Request{
-		Method:        r.Method,
-		URL:           &url.URL{Path: r.URL.Path},
-		Proto:         r.Proto,
-		Header:        http.Header{},
-		Host:          "localhost",
-		RemoteAddr:    r.RemoteAddr,
-		ContentLength: r.ContentLength, // -1 for a chunked body, which the backend reads to its end
-		Body:          &idleBody{body: r.Body, control: http.NewResponseController(w), idle: h.o.Idle},
+		Method:     r.Method,
+		URL:        &url.URL{Path: r.URL.Path},
+		Proto:      r.Proto,
+		Header:     http.Header{},
+		Host:       "localhost",
+		RemoteAddr: r.RemoteAddr,
+		Body:       &idleBody{body: r.Body, control: http.NewResponseController(w), idle: h.o.Idle},
 	}
 	for _, name := range []string{"Content-Type", "Content-Encoding", "Accept", "Accept-Encoding"} {
 		if v := r.Header.Get(name); v != "" {
 			in.Header.Set(name, v)
 		}
 	}
-	if r.Method == http.MethodGet {
+	if r.Method == http.MethodPost {
+		// The length is kept from http-backend (which reads to the end of its
+		// input then): when it knows the length and the body is cut short, it
+		// turns in a loop for ever (2.39).
+		in.ContentLength = -1
+	} else {
 		in.URL.RawQuery = "service=" + url.QueryEscape(r.URL.Query().Get("service"))
 	}
 	return in.WithContext(r.Context())
