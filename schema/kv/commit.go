@@ -248,7 +248,7 @@ func (s *Store) message(w Write) *nats.Msg {
 	if w.Delete {
 		m.Data = nil
 		m.Header[headerOperation] = []string{operationPurge}
-		m.Header[jetstream.MsgTTLHeader] = []string{strconv.Itoa(int(markerTTL/time.Second)) + "s"}
+		m.Header[jetstream.MsgTTLHeader] = []string{strconv.Itoa(int(s.ttl/time.Second)) + "s"}
 	}
 	return m
 }

@@ -4,61 +4,102 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pawl-project/pawl/schema"
 )
 
-// ReadAll reads, once, every value of a bucket whose key matches a NATS subject
-// pattern. It is for showing, not for deciding: Views are for that.
-func ReadAll[T any](ctx context.Context, c *Conn, b Bucket, pattern string, decode func(key string, raw []byte) (T, error)) ([]T, error) {
-	bucket, err := c.js.KeyValue(ctx, string(b))
-	if err != nil {
-		return nil, fmt.Errorf("bucket %s: %w", b, err)
-	}
-	w, err := bucket.Watch(ctx, pattern, jetstream.IgnoreDeletes())
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", b, err)
-	}
-	defer drain(w)
-	var all []T
-	for {
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case e, ok := <-w.Updates():
-			if !ok {
-				return nil, fmt.Errorf("read %s: %w", b, errors.Join(errLost, schema.ErrUnavailable))
-			}
-			if e == nil {
-				return all, nil
-			}
-			v, err := decode(e.Key(), e.Value())
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, v)
-		}
-	}
-}
+// What stands here reads the store once, for people and tests to look at. No
+// decision is made from it: that takes a View.
 
-// ReadKeys lists the keys of a bucket, as ReadAll does.
-func ReadKeys(ctx context.Context, c *Conn, b Bucket) ([]string, error) {
-	return ReadAll(ctx, c, b, ">", func(key string, _ []byte) (string, error) { return key, nil })
-}
-
-// ReadRevisions reads the RevisionRecords, in no order.
-func ReadRevisions(ctx context.Context, c *Conn) ([]schema.RevisionRecord, error) {
-	values, err := ReadAll(ctx, c, Actuals, string(Revisions)+".>", DecodeActual)
+// ReadAll returns the values of a bucket whose keys match filter, in which '*'
+// stands for one token and a last '>' for all that follow; sorted by key. The
+// error wraps schema.ErrUnavailable when the store does not answer,
+// schema.ErrNotFound when there is no such bucket.
+func ReadAll[T any](ctx context.Context, c *Conn, b Bucket, filter string, decode func(key string, raw []byte) (T, error)) ([]T, error) {
+	found, err := read(ctx, c, b, filter, jetstream.IgnoreDeletes())
 	if err != nil {
 		return nil, err
 	}
-	records := make([]schema.RevisionRecord, 0, len(values))
-	for _, v := range values {
-		if v.Revision != nil {
-			records = append(records, *v.Revision)
+	values := make([]T, 0, len(found))
+	for _, e := range found {
+		v, err := decode(e.Key(), e.Value())
+		if err != nil {
+			return nil, err
 		}
+		values = append(values, v)
+	}
+	return values, nil
+}
+
+// ReadKeys returns the keys of a bucket that hold a value, sorted.
+func ReadKeys(ctx context.Context, c *Conn, b Bucket) ([]string, error) {
+	found, err := read(ctx, c, b, ">", jetstream.IgnoreDeletes(), jetstream.MetaOnly())
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]string, len(found))
+	for i, e := range found {
+		keys[i] = e.Key()
+	}
+	return keys, nil
+}
+
+// ReadRevisions returns what the store remembers of commits, in no order.
+func ReadRevisions(ctx context.Context, c *Conn) ([]schema.RevisionRecord, error) {
+	found, err := ReadAll(ctx, c, Actuals, string(Revisions)+".>", DecodeActual)
+	if err != nil {
+		return nil, err
+	}
+	records := make([]schema.RevisionRecord, len(found))
+	for i, a := range found {
+		records[i] = *a.Revision
 	}
 	return records, nil
+}
+
+// read returns the newest entry of each key, sorted by key.
+func read(ctx context.Context, c *Conn, b Bucket, filter string, options ...jetstream.WatchOpt) ([]jetstream.KeyValueEntry, error) {
+	ctx, cancel := c.whileConnected(ctx, forEver)
+	defer cancel()
+	bucket, err := c.js.KeyValue(ctx, string(b))
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return nil, fmt.Errorf("read %s: %w: %w", b, err, schema.ErrNotFound)
+	}
+	if err != nil {
+		return nil, unavailable(fmt.Errorf("read %s: %w", b, cause(ctx, err)))
+	}
+	w, err := bucket.Watch(ctx, filter, options...)
+	if err != nil {
+		return nil, unavailable(fmt.Errorf("read %s: %w", b, cause(ctx, err)))
+	}
+	defer drain(w)
+	newest := map[string]jetstream.KeyValueEntry{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, unavailable(fmt.Errorf("read %s: %w", b, context.Cause(ctx)))
+		case e, ok := <-w.Updates():
+			if !ok {
+				return nil, unavailable(fmt.Errorf("read %s: %w", b, errLost))
+			}
+			if e != nil {
+				newest[e.Key()] = e
+				continue
+			}
+			return sorted(newest), nil
+		}
+	}
+}
+
+func sorted(entries map[string]jetstream.KeyValueEntry) []jetstream.KeyValueEntry {
+	all := make([]jetstream.KeyValueEntry, 0, len(entries))
+	for _, e := range entries {
+		all = append(all, e)
+	}
+	slices.SortFunc(all, func(x, y jetstream.KeyValueEntry) int { return strings.Compare(x.Key(), y.Key()) })
+	return all
 }

@@ -37,6 +37,7 @@ type Store struct {
 	conn    *Conn
 	options StoreOptions
 	markers markers
+	ttl     time.Duration // of delete markers
 }
 
 // OpenStore makes the buckets and the stream of events, or brings their
@@ -46,7 +47,7 @@ func OpenStore(ctx context.Context, c *Conn, o StoreOptions) (*Store, error) {
 	if o.Replicas == 0 {
 		o.Replicas = 1
 	}
-	s := &Store{conn: c, options: o, markers: markers{known: map[string]marker{}}}
+	s := &Store{conn: c, options: o, markers: markers{known: map[string]marker{}}, ttl: markerTTL}
 	for _, b := range []Bucket{Desired, Assignments, Actuals, Leases} {
 		if err := s.ensure(ctx, bucketConfig(b, o.Replicas)); err != nil {
 			return nil, err
@@ -81,11 +82,6 @@ func (s *Store) ensure(ctx context.Context, want jetstream.StreamConfig) error {
 func sameSettings(have, want jetstream.StreamConfig) bool {
 	want.Metadata, have.Metadata = nil, nil
 	want.Duplicates = have.Duplicates
-	want.MaxMsgs, want.MaxConsumers, want.MaxMsgSize = have.MaxMsgs, have.MaxConsumers, have.MaxMsgSize
-	if want.MaxMsgsPerSubject == 0 {
-		want.MaxMsgsPerSubject = have.MaxMsgsPerSubject
-	}
-	want.ConsumerLimits = have.ConsumerLimits
 	return reflect.DeepEqual(have, want)
 }
 
@@ -93,6 +89,10 @@ func sameSettings(have, want jetstream.StreamConfig) bool {
 // no roll-ups, because one message with a roll-up header wipes the bucket;
 // batches; and one value per key, because when a delete marker expires an older
 // value must not come back.
+//
+// Only leases expire by themselves, and for that to be seen the server has to
+// write markers, with which it insists on roll-ups. What they could wipe there
+// is rebuilt within seconds.
 func bucketConfig(b Bucket, replicas int) jetstream.StreamConfig {
 	c := jetstream.StreamConfig{
 		Name:                   "KV_" + string(b),
@@ -111,13 +111,13 @@ func bucketConfig(b Bucket, replicas int) jetstream.StreamConfig {
 		DenyDelete:             true,
 		AllowDirect:            true,
 		AllowAtomicPublish:     true,
-		AllowMsgTTL:            true,
-		SubjectDeleteMarkerTTL: markerTTL,
+		AllowMsgTTL:            true, // for delete markers and leases
 	}
 	if b == Leases {
 		c.Storage = jetstream.MemoryStorage
 		c.MaxBytes = leaseMaxBytes
 		c.SubjectDeleteMarkerTTL = time.Minute
+		c.AllowRollup = true
 	}
 	return c
 }
@@ -128,11 +128,12 @@ func eventConfig(replicas int) jetstream.StreamConfig {
 		Description: "Pawl: Events of objects, the newest two hours",
 		Subjects:    []string{"pawl.events.>"},
 		MaxAge:      eventMaxAge,
-		MaxBytes:    eventMaxBytes,
-		Storage:     jetstream.FileStorage,
-		Replicas:    replicas,
-		Discard:     jetstream.DiscardOld,
-		DenyDelete:  true,
+		MaxMsgs:     -1, MaxMsgsPerSubject: -1, MaxConsumers: -1, MaxMsgSize: -1,
+		MaxBytes:   eventMaxBytes,
+		Storage:    jetstream.FileStorage,
+		Replicas:   replicas,
+		Discard:    jetstream.DiscardOld,
+		DenyDelete: true,
 	}
 }
 
