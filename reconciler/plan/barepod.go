@@ -29,9 +29,9 @@ func (s *step) barePod(d *corev1.Pod, pods []*pod) {
 		s.wait(s.r.key, "another pod has that name")
 		return
 	}
-	w := &wanted{pod: s.newBarePod(d), about: s.r.key, event: "Scheduled"}
+	w := &wanted{pod: s.newBarePod(d), bare: true, about: s.r.key, event: "Scheduled"}
 	if e != nil { // a pod of that name was, and is gone
-		w.freed, w.forget = e.gone, e.report != nil
+		w.freed, w.forget = e.gone, e.report != nil || e.record != nil
 	}
 	s.enqueue(w)
 }
@@ -61,7 +61,7 @@ func living(pods []*pod) *pod {
 
 // recorded goes on with a pod that has no node yet.
 func (s *step) recorded(d *corev1.Pod, p *pod) {
-	w := &wanted{about: s.r.key, event: "Scheduled", record: p.obj}
+	w := &wanted{bare: true, about: s.r.key, event: "Scheduled", record: p.obj}
 	if sameManifest(d, p.obj) {
 		w.pod = unplaced(p.obj)
 	} else {

@@ -84,9 +84,20 @@ func BenchmarkDesireOneOf10000(b *testing.B) {
 		rev.Objects = append(rev.Objects, d)
 	}
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	for b.Loop() {
-		if d := Desire(rev, stored, nil, now); len(d.Put) != 1 {
-			b.Fatal(len(d.Put))
+	b.Run("afresh", func(b *testing.B) {
+		for b.Loop() {
+			if d := Desire(rev, stored, nil, now); len(d.Put) != 1 {
+				b.Fatal(len(d.Put))
+			}
 		}
-	}
+	})
+	b.Run("remembering", func(b *testing.B) {
+		f := new(Differ)
+		f.Desire(rev, stored, nil, now)
+		for b.Loop() {
+			if d := f.Desire(rev, stored, nil, now); len(d.Put) != 1 {
+				b.Fatal(len(d.Put))
+			}
+		}
+	})
 }

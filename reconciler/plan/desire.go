@@ -34,8 +34,25 @@ type Desired struct {
 // The data of stored Secrets is sealed: sameSecret says whether it is that of
 // the Secret from the manifest; nil compares the data as it is.
 func Desire(rev schema.Revision, stored map[schema.ObjectKey]schema.Object, sameSecret func(stored, fresh *corev1.Secret) bool, now time.Time) Desired {
+	return new(Differ).Desire(rev, stored, sameSecret, now)
+}
+
+// A Differ is Desire with a memory: two objects that it has compared and found
+// equal, and that are still the very same two in memory, are not compared again.
+// So the work is proportional to what changed when the compiler and the view hand
+// out the objects they handed out before. The zero Differ is ready. It is for one
+// goroutine, and holds on to the objects of the last revision and what was stored.
+type Differ struct {
+	equal map[schema.ObjectKey]pair
+}
+
+type pair struct{ stored, fresh schema.Object }
+
+// Desire is as the function Desire.
+func (f *Differ) Desire(rev schema.Revision, stored map[schema.ObjectKey]schema.Object, sameSecret func(stored, fresh *corev1.Secret) bool, now time.Time) Desired {
 	var d Desired
 	named := make(map[schema.ObjectKey]bool, len(rev.Objects))
+	equal := make(map[schema.ObjectKey]pair, len(rev.Objects))
 	for _, fresh := range rev.Objects {
 		k := schema.KeyOf(fresh)
 		named[k] = true
@@ -44,14 +61,19 @@ func Desire(rev schema.Revision, stored map[schema.ObjectKey]schema.Object, same
 		case !known:
 			d.Put = append(d.Put, stamped(fresh, rev.Commit, 1, stamp(now)))
 			d.Created = append(d.Created, k)
+		case f.equal[k] == pair{old, fresh}:
+			equal[k] = pair{old, fresh}
 		case !sameContent(old, fresh, sameSecret):
 			d.Put = append(d.Put, stamped(fresh, rev.Commit, max(old.GetGeneration(), 1)+1, old.GetCreationTimestamp()))
 			d.Changed = append(d.Changed, k)
 		case !sameMetadata(old, fresh):
 			d.Put = append(d.Put, stamped(fresh, rev.Commit, max(old.GetGeneration(), 1), old.GetCreationTimestamp()))
 			d.Changed = append(d.Changed, k)
+		default:
+			equal[k] = pair{old, fresh}
 		}
 	}
+	f.equal = equal
 	for k := range stored {
 		if !named[k] {
 			d.Delete = append(d.Delete, k)

@@ -92,3 +92,29 @@ func TestDesireAsksTheCallerAboutSecrets(t *testing.T) {
 		t.Error("another type of the same data is a change")
 	}
 }
+
+// A Differ that remembers says what one that does not would say.
+func TestADifferRemembersOnlyWhatIsTheSameObject(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	f := new(Differ)
+	fresh := deployment("web", 2, "web:1")
+	k := schema.KeyOf(fresh)
+	stored := map[schema.ObjectKey]schema.Object{k: storedObject(t, fresh)}
+	desire := func(o schema.Object) int {
+		return len(f.Desire(schema.Revision{Commit: schema.Commit{ID: "c"}, Objects: []schema.Object{o}}, stored, nil, now).Put)
+	}
+	if n := desire(fresh) + desire(fresh); n != 0 {
+		t.Errorf("puts %d equal objects", n)
+	}
+	changed := deployment("web", 3, "web:1")
+	if desire(changed) != 1 || desire(changed) != 1 {
+		t.Error("a change is put until it is stored")
+	}
+	if desire(fresh) != 0 {
+		t.Error("back to what is stored")
+	}
+	stored[k] = storedObject(t, changed)
+	if desire(fresh) != 1 || desire(changed) != 0 {
+		t.Error("what is stored changed")
+	}
+}

@@ -226,15 +226,20 @@ func (p *Planner) conclude(looked []schema.ObjectKey) Result {
 	p.moved = false
 	var res Result
 	for _, k := range looked {
+		if r := p.roots[k]; r != nil {
+			res.Changes = append(res.Changes, r.out.cleared...)
+		}
+	}
+	for _, k := range looked {
 		r := p.roots[k]
 		if r == nil {
 			continue
 		}
-		before := len(res.Changes)
+		before := len(res.Changes) - len(r.out.cleared)
 		res.Changes = append(res.Changes, r.out.first...)
 		res.Changes = append(res.Changes, r.out.placed...)
 		res.Changes = append(res.Changes, r.out.last...)
-		if len(res.Changes) > before {
+		if len(res.Changes) > before || r.out.unrecorded {
 			p.dirty[k] = true
 			continue
 		}

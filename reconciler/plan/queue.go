@@ -20,6 +20,7 @@ type wanted struct {
 	about  schema.ObjectKey
 	event  string // when it is assigned
 	told   string // the event's message, without the node
+	bare   bool   // its name is the repository's, not one of Plan's
 
 	// The keys that a pod of the same name left behind when it went.
 	freed  schema.NodeName // its assignment, "": none
@@ -36,7 +37,8 @@ func (p *Planner) place(looked []schema.ObjectKey, now time.Time) []schema.Objec
 	var turns []turn
 	for _, k := range sortedKeys(p.queue) {
 		r := p.roots[k]
-		r.out.placed, r.out.pending = nil, map[schema.ObjectKey]string{}
+		r.out.cleared, r.out.placed, r.out.unrecorded = nil, nil, false
+		r.out.pending = map[schema.ObjectKey]string{}
 		for _, w := range r.out.queue {
 			turns = append(turns, turn{r, w})
 		}
@@ -50,7 +52,7 @@ func (p *Planner) place(looked []schema.ObjectKey, now time.Time) []schema.Objec
 	for _, t := range turns {
 		name, err := placement.Place(t.want.pod, nodes)
 		if err != nil {
-			t.root.out.pend(t.want, err.Error(), now)
+			t.root.out.pend(t.want, err.Error(), len(nodes) == 0, now)
 			continue
 		}
 		t.want.pod.Spec.NodeName = string(name)
@@ -75,14 +77,17 @@ func (p *Planner) knownNodes() []*placement.Node {
 	return nodes
 }
 
-// assign writes the assignment. A record of the pod stays until its node's
-// report takes its place.
+// assign writes the assignment. A record of the pod goes before it, so that
+// nothing stands in the way of its node's report.
 func (o *outcome) assign(w *wanted, name schema.NodeName) {
 	if w.freed != "" && w.freed != name {
 		o.placed = append(o.placed, w.unassign())
 	}
-	if w.forget {
-		o.placed = append(o.placed, w.delete())
+	switch {
+	case w.forget:
+		o.cleared = append(o.cleared, w.delete("gone from its node"))
+	case w.record != nil:
+		o.cleared = append(o.cleared, w.delete("it gets a node"))
 	}
 	c := Change{
 		Assign: &schema.Assignment{Node: name, Pod: *w.pod},
@@ -94,22 +99,36 @@ func (o *outcome) assign(w *wanted, name schema.NodeName) {
 	o.placed = append(o.placed, c)
 }
 
-// pend records that no node takes the pod, when that is news.
-func (o *outcome) pend(w *wanted, why string, now time.Time) {
+// pend records that no node takes the pod, when that is news. While no node is
+// known at all a bare pod is not recorded: after the store was lost, its node may
+// be about to report it under that very key.
+func (o *outcome) pend(w *wanted, why string, noNodes bool, now time.Time) {
 	key := objectKey(podKey(w.pod))
 	o.pending[key] = why
 	if w.freed != "" {
 		o.placed = append(o.placed, w.unassign())
 	}
-	if w.record != nil && w.record.UID == w.pod.UID && unscheduled(w.record) == why {
+	if noNodes && w.bare && w.record == nil {
+		if w.forget {
+			o.placed = append(o.placed, w.delete("gone from its node"))
+		}
+		o.unrecorded = true
 		return
+	}
+	since := stamp(now)
+	if w.record != nil {
+		old := scheduled(w.record)
+		if w.record.UID == w.pod.UID && old.Message == why {
+			return
+		}
+		since = old.LastTransitionTime
 	}
 	p := &PendingPod{Pod: w.pod.DeepCopy()}
 	p.Status = corev1.PodStatus{
 		Phase: corev1.PodPending,
 		Conditions: []corev1.PodCondition{{
 			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable,
-			Message: why, LastTransitionTime: stamp(now),
+			Message: why, LastTransitionTime: since,
 		}},
 	}
 	o.placed = append(o.placed, Change{
@@ -117,14 +136,14 @@ func (o *outcome) pend(w *wanted, why string, now time.Time) {
 	})
 }
 
-// unscheduled is why a recorded pod had no node.
-func unscheduled(p *corev1.Pod) string {
+// scheduled is what a record says of why its pod has no node.
+func scheduled(p *corev1.Pod) corev1.PodCondition {
 	for _, c := range p.Status.Conditions {
 		if c.Type == corev1.PodScheduled {
-			return c.Message
+			return c
 		}
 	}
-	return ""
+	return corev1.PodCondition{}
 }
 
 func (w *wanted) unassign() Change {
@@ -134,7 +153,7 @@ func (w *wanted) unassign() Change {
 	}
 }
 
-func (w *wanted) delete() Change {
+func (w *wanted) delete(why string) Change {
 	k := objectKey(podKey(w.pod))
-	return Change{Delete: &k, About: w.about, Message: "gone from its node"}
+	return Change{Delete: &k, About: w.about, Message: why}
 }

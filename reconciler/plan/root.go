@@ -41,6 +41,7 @@ func (r *root) empty() bool {
 
 // outcome is what the last look at a root decided.
 type outcome struct {
+	cleared []Change // by the queue: what stands where pods will be reported
 	first   []Change // before its pods are placed
 	placed  []Change // by the queue
 	last    []Change // after: statuses, and what is deleted
@@ -49,6 +50,8 @@ type outcome struct {
 	pending map[schema.ObjectKey]string // the same of the queue's pods
 	recheck time.Time
 	settled bool
+	// unrecorded: a pod of the queue is new in every plan until it is recorded.
+	unrecorded bool
 }
 
 // rootOfPod finds the root of a pod by what the pod says of itself. It is not ok

@@ -107,6 +107,7 @@ type story struct {
 //	gone [SELECT]                pods that were ended are gone; with a SELECT, those pods are, ended or not
 //	wipe                         the store is lost; what the nodes reported last they report again
 //	forget assignments           the assignments are lost
+//	double NAME n2               a fault: the pod is assigned to another node too
 //	keep on|off                  World.KeepAll
 //	plan                         plans, writes and shows it
 //	pods                         shows the pods
@@ -132,11 +133,11 @@ func (s *story) do(words []string) string {
 		s.c.now = s.c.now.Add(d)
 	case "run", "start", "fail", "succeed":
 		phase := map[string]corev1.PodPhase{"run": corev1.PodRunning, "start": corev1.PodRunning, "fail": corev1.PodFailed, "succeed": corev1.PodSucceeded}[words[0]]
-		for _, a := range s.choose(args, false) {
+		for _, a := range s.choose(args, isLiving) {
 			s.c.say(a, phase, words[0] == "run")
 		}
 	case "gone":
-		for _, a := range s.choose(args, len(args) == 0) {
+		for _, a := range s.choose(args, func(ending bool) bool { return ending || len(args) > 0 }) {
 			s.c.report(schema.PodReport{Node: a.Node, Pod: a.Pod, Gone: true})
 		}
 	case "wipe":
@@ -145,6 +146,11 @@ func (s *story) do(words []string) string {
 		for _, a := range s.c.assignments() {
 			s.c.unassign(a.Node, podKey(&a.Pod))
 		}
+	case "double":
+		a := stored(s.t, s.choose(map[string]string{"name": words[1]}, isLiving)[0])
+		a.Node = schema.NodeName(words[2])
+		a.Pod.Spec.NodeName = words[2]
+		s.c.assign(a)
 	case "keep":
 		s.c.w.KeepAll = words[1] == "on"
 		s.c.planner.KeepAll(s.c.w.KeepAll)
@@ -210,8 +216,10 @@ func (s *story) node(name string, args map[string]string) {
 	})
 }
 
-// choose picks assigned pods; ending says whether only those that are to end.
-func (s *story) choose(args map[string]string, ending bool) []schema.Assignment {
+func isLiving(ending bool) bool { return !ending }
+
+// choose picks assigned pods, those that are to end or not as fits says.
+func (s *story) choose(args map[string]string, fits func(ending bool) bool) []schema.Assignment {
 	var chosen []schema.Assignment
 	for _, a := range s.c.assignments() {
 		if n, ok := args["node"]; ok && n != string(a.Node) {
@@ -227,7 +235,7 @@ func (s *story) choose(args map[string]string, ending bool) []schema.Assignment 
 		if r := s.c.w.Reports[podKey(&a.Pod)]; waiting && len(r.Pod.Status.Conditions) > 0 && r.Pod.Status.Conditions[0].Status == corev1.ConditionTrue {
 			continue
 		}
-		if (a.Pod.DeletionTimestamp != nil) == ending || args["name"] != "" {
+		if fits(a.Pod.DeletionTimestamp != nil) {
 			chosen = append(chosen, a)
 		}
 	}

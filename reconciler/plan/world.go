@@ -49,9 +49,9 @@ type Change struct {
 }
 
 // A PendingPod is a pod that no node can take yet: phase Pending, with the
-// reason in its PodScheduled condition. Until it is assigned it stands in
-// pawl-actual where its report will stand, and is written as a report without a
-// node; the first report of its node takes its place.
+// reason in its PodScheduled condition. It stands in pawl-actual where its report
+// will stand, written as a report without a node, until it is assigned. A report
+// of a node takes its place at any time.
 type PendingPod struct{ *corev1.Pod }
 
 // MarshalJSON writes a schema.PodReport.
