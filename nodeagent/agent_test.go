@@ -711,3 +711,47 @@ func TestPullSecrets(t *testing.T) {
 		}
 	})
 }
+
+// A node is not reported before its pods are: nobody is to place pods by a
+// picture that lacks them.
+func TestPodsAreToldBeforeTheNode(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.begin(true)
+		p := newPod("a")
+		r.assign(p)
+		r.after(time.Second)
+		r.kill()
+		r.ctl.mu.Lock()
+		clear(r.ctl.assigned)
+		clear(r.ctl.reports)
+		r.ctl.nodes = nil
+		r.ctl.mu.Unlock()
+		r.link = &slow{control: r.ctl, by: 3 * time.Second}
+		r.begin(true)
+		r.after(2 * time.Second)
+		if n := len(r.ctl.nodes); n > 0 {
+			t.Errorf("%d reports of the node before the pod's", n)
+		}
+		r.after(2 * time.Second)
+		if _, ok := r.report(p.UID); !ok || len(r.ctl.nodes) != 1 {
+			t.Errorf("pod told: %v, %d reports of the node, want one", ok, len(r.ctl.nodes))
+		}
+	})
+}
+
+// slow takes its time to store pods.
+type slow struct {
+	*control
+	by time.Duration
+}
+
+func (c *slow) ReportPods(ctx context.Context, reports []schema.PodReport) error {
+	t := time.NewTimer(c.by)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return c.control.ReportPods(ctx, reports)
+}
