@@ -26,21 +26,25 @@ func (t *trail) String() string {
 // A checker holds a document against the shape of its kind. It goes on after a
 // fault, so that one does not hide another.
 type checker struct {
-	out  *objectReader
-	root *structShape
+	out     *objectReader
+	root    *structShape
+	refused int // faults about fields that are not supported; the object is sound without them
 }
 
 // check holds the document against the definition of its kind and returns what
-// is left of it for the typed decoder: without nulls and ignored fields.
-func (o *objectReader) check() *node {
+// is left of it for the typed decoder: without nulls, ignored fields and those that
+// are not supported. It is whole when there is nothing else wrong with it.
+func (o *objectReader) check() (clean *node, whole bool) {
 	kind, ok := shapes()[o.info.GVK.Kind]
 	if !ok {
 		o.fault("kind", "has no definition", "this is a bug of Pawl")
-		return o.root
+		return o.root, false
 	}
 	c := &checker{out: o}
 	c.root, _ = kind.shape.(*structShape)
-	return c.value(o.root, kind, o.root.at, nil, "")
+	before := len(o.faults.faults)
+	clean = c.value(o.root, kind, o.root.at, nil, "")
+	return clean, len(o.faults.faults)-before == c.refused && o.faults.dropped == 0
 }
 
 // value checks one node. at is where a fault about the whole of it points.
@@ -289,6 +293,7 @@ func (c *checker) field(f *field, known *fieldShape, s *structShape, here *trail
 }
 
 func (c *checker) refuse(f *field, known *fieldShape, here *trail) {
+	c.refused++
 	c.out.faultAt(f.at, here.String(), "is not supported by Pawl", known.note)
 }
 

@@ -51,9 +51,9 @@ func compileObject(d document) *objectReader {
 		return o
 	}
 	o.root = o.convert(o.root)
-	clean := o.check()
-	if len(o.faults.faults) > 0 {
-		return o
+	clean, whole := o.check()
+	if !whole {
+		return o // what the rules would say of half an object is guesswork
 	}
 	object, err := o.decode(clean)
 	if err != nil {

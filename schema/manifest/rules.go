@@ -129,6 +129,9 @@ func (o *objectReader) templateRules(t *corev1.PodTemplateSpec) {
 	if t.Spec.RestartPolicy != corev1.RestartPolicyAlways {
 		o.fault("spec.template.spec.restartPolicy", fmt.Sprintf("must be Always in a %s, is %s", o.info.GVK.Kind, t.Spec.RestartPolicy), "a Pod of its own may have another")
 	}
+	if t.Spec.ActiveDeadlineSeconds != nil {
+		o.fault("spec.template.spec.activeDeadlineSeconds", "must not be there in a "+o.info.GVK.Kind, "a Pod of its own may have it")
+	}
 	o.podRules(&t.Spec, "spec.template.spec")
 }
 

@@ -17,20 +17,38 @@ func (o *objectReader) podRules(s *corev1.PodSpec, at string) {
 	for i := range s.InitContainers {
 		here := indexPath(at+".initContainers", i)
 		names.check(s.InitContainers[i].Name, here+".name")
-		for _, p := range probesOf(&s.InitContainers[i]) {
-			if p.probe != nil {
-				o.fault(here+"."+p.name, "must not be there: an init container runs to its end", "")
-			}
-		}
+		o.initRules(&s.InitContainers[i], here)
 		o.containerRules(s, &s.InitContainers[i], here, volumes)
 	}
 	for i := range s.Containers {
 		here := indexPath(at+".containers", i)
 		names.check(s.Containers[i].Name, here+".name")
+		if s.Containers[i].RestartPolicy != nil {
+			o.fault(here+".restartPolicy", "is not supported by Pawl", "the pod's restartPolicy holds for all its containers")
+		}
 		o.containerRules(s, &s.Containers[i], here, volumes)
 	}
 	if s.SecurityContext != nil {
 		o.seccompRules(s.SecurityContext.SeccompProfile, at+".securityContext.seccompProfile")
+	}
+	if s.DNSPolicy == corev1.DNSNone && (s.DNSConfig == nil || len(s.DNSConfig.Nameservers) == 0) {
+		o.fault(at+".dnsConfig", "has no nameservers", "with dnsPolicy None there must be at least one")
+	}
+}
+
+// initRules checks what differs for init containers: they run to their end,
+// but for sidecars.
+func (o *objectReader) initRules(c *corev1.Container, at string) {
+	if c.RestartPolicy != nil {
+		if *c.RestartPolicy != corev1.ContainerRestartPolicyAlways {
+			o.fault(at+".restartPolicy", "is not supported by Pawl", "must be Always, which makes it a sidecar")
+		}
+		return
+	}
+	for _, p := range probesOf(c) {
+		if p.probe != nil {
+			o.fault(at+"."+p.name, "must not be there: an init container runs to its end", "restartPolicy: Always makes it a sidecar")
+		}
 	}
 }
 
@@ -86,7 +104,7 @@ func (o *objectReader) containerRules(s *corev1.PodSpec, c *corev1.Container, at
 	if _, err := reference.ParseNormalizedNamed(c.Image); err != nil {
 		o.warn(o.root.find(at+".image"), at+".image", "cannot be pulled: "+err.Error(), "")
 	}
-	o.portRules(c, at+".ports")
+	o.portRules(s, c, at+".ports")
 	o.envRules(s, c, at)
 	o.mountRules(c, at+".volumeMounts", volumes)
 	o.resourceRules(c, at+".resources")
@@ -109,12 +127,19 @@ func (o *objectReader) seccompRules(p *corev1.SeccompProfile, at string) {
 	}
 }
 
-func (o *objectReader) portRules(c *corev1.Container, at string) {
+func (o *objectReader) portRules(s *corev1.PodSpec, c *corev1.Container, at string) {
 	names := &twice{o: o, what: "port"}
 	seen := map[numberedPort]string{}
 	for i, p := range c.Ports {
 		here := indexPath(at, i)
 		names.check(p.Name, here+".name")
+		switch {
+		case p.HostPort == 0:
+		case !s.HostNetwork:
+			o.fault(here+".hostPort", "is not supported by Pawl", "ports of the node are not built yet, but with hostNetwork")
+		case p.HostPort != p.ContainerPort:
+			o.fault(here+".hostPort", "must be the containerPort with hostNetwork", "")
+		}
 		key := numberedPort{p.ContainerPort, p.Protocol}
 		if first, there := seen[key]; there {
 			o.warn(o.root.find(here+".containerPort"), here, fmt.Sprintf("port %d/%s stands twice, first at %s", p.ContainerPort, p.Protocol, first), "")
