@@ -729,12 +729,12 @@ func TestPodsAreToldBeforeTheNode(t *testing.T) {
 		r.link = &slow{control: r.ctl, by: 3 * time.Second}
 		r.begin(true)
 		r.after(2 * time.Second)
-		if n := len(r.ctl.nodes); n > 0 {
+		if n := r.heartbeats(); n > 0 {
 			t.Errorf("%d reports of the node before the pod's", n)
 		}
 		r.after(2 * time.Second)
-		if _, ok := r.report(p.UID); !ok || len(r.ctl.nodes) != 1 {
-			t.Errorf("pod told: %v, %d reports of the node, want one", ok, len(r.ctl.nodes))
+		if _, ok := r.report(p.UID); !ok || r.heartbeats() != 1 {
+			t.Errorf("pod told: %v, %d reports of the node, want one", ok, r.heartbeats())
 		}
 	})
 }

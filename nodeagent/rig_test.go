@@ -274,6 +274,12 @@ func (r *rig) report(uid types.UID) (schema.PodReport, bool) {
 	return x, ok
 }
 
+func (r *rig) heartbeats() int {
+	r.ctl.mu.Lock()
+	defer r.ctl.mu.Unlock()
+	return len(r.ctl.nodes)
+}
+
 // waitsFor says why the pod's first container waits, as reported.
 func (r *rig) waitsFor(uid types.UID) string {
 	r.t.Helper()
