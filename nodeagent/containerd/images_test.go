@@ -101,6 +101,12 @@ func serveImages() (*httptest.Server, error) {
 	if err == nil {
 		err = push(server.URL, "library/busybox:1.37", img)
 	}
+	if err == nil {
+		img, err = busybox(v1.Config{StopSignal: "SIGQUIT", User: "app", WorkingDir: "/tmp", Env: []string{"FROM=image", "PATH=/bin"}, Entrypoint: []string{"/bin/echo", "entry"}, Cmd: []string{"cmd"}, Volumes: map[string]struct{}{"/data": {}}})
+	}
+	if err == nil {
+		err = push(server.URL, "library/stopper:1", img)
+	}
 	if err != nil {
 		server.Close()
 		return nil, err

@@ -48,21 +48,20 @@ func (r *Runtime) reload(ctx context.Context) error {
 		return unavailable("list the containers", err)
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	there := map[string]bool{}
 	for _, c := range list {
 		rec, ok := recordOf(c, r.opts.Instance)
 		if !ok {
 			continue
 		}
-		there[c.ID] = true
 		if r.records[c.ID] == nil { // what we have is at least as new
 			r.put(rec)
 		}
 	}
-	if !r.loaded {
-		// Nothing was made through us before, so all there is was listed.
-		r.loaded = true
+	first := !r.loaded
+	r.loaded = true
+	r.mu.Unlock()
+	if first {
+		return r.sweep(ctx)
 	}
 	return nil
 }

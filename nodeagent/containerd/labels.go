@@ -60,7 +60,8 @@ type record struct {
 	key           schema.PodKey
 	stopSignal    string
 	tty           bool
-	ended         bool // its exit stands in its labels: its task need not be asked
+	ended         bool // its exit is known, and does not change any more
+	settled       bool // and stands in its labels, so that its task is not needed
 }
 
 // recordOf reads a record; false when it is not ours.
@@ -93,6 +94,7 @@ func recordOf(c containers.Container, instance string) (*record, bool) {
 		tty:        l[labelTTY] == "true",
 	}
 	r.ended = l[labelExitCode] != ""
+	r.settled = r.ended
 	return r, true
 }
 

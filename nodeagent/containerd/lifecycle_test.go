@@ -26,15 +26,3 @@ func TestSuite(t *testing.T) {
 		Image: "busybox:1.37",
 	})
 }
-
-func TestRun(t *testing.T) {
-	g := newRig(t)
-	p := g.pod("hello")
-	p.add("main", "sh", "-c", "echo out; echo err >&2; hostname; exit 7")
-	c, out := p.run()
-	if c.ExitCode != 7 {
-		t.Errorf("%+v", c)
-	}
-	t.Log(out)
-	p.remove()
-}

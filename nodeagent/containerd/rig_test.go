@@ -17,6 +17,7 @@ import (
 
 	"github.com/pawl-project/pawl/nodeagent"
 	"github.com/pawl-project/pawl/nodeagent/pod"
+	"github.com/pawl-project/pawl/schema"
 )
 
 const patience = 30 * time.Second
@@ -314,4 +315,8 @@ func (p *testPod) remove() {
 	if err := p.rt.RemoveSandbox(p.ctx, p.UID); err != nil {
 		p.tb.Fatalf("RemoveSandbox: %v", err)
 	}
+}
+
+func podKey(p *testPod) schema.PodKey {
+	return schema.PodKey{Namespace: p.Namespace, Name: p.Name}
 }

@@ -248,6 +248,11 @@ func (r *Runtime) RemoveSandbox(ctx context.Context, uid types.UID) error {
 	if left := r.ofPod(uid); len(left) > 0 {
 		return fmt.Errorf("remove the sandbox of pod %s: container %s is still there: %w", uid, left[0].Name, schema.ErrUnavailable)
 	}
+	return r.removeSandbox(ctx, uid)
+}
+
+// removeSandbox removes it whole or half made. The pod's lock is held.
+func (r *Runtime) removeSandbox(ctx context.Context, uid types.UID) error {
 	s, err := r.sandbox(uid)
 	if err != nil {
 		return err
@@ -266,4 +271,32 @@ func (r *Runtime) RemoveSandbox(ctx context.Context, uid types.UID) error {
 		return fmt.Errorf("%w: %w", err, schema.ErrUnavailable)
 	}
 	return r.removePodLogs(uid)
+}
+
+// sweep removes the sandboxes that a killed agent half made or half removed.
+func (r *Runtime) sweep(ctx context.Context) error {
+	uids, err := r.sandboxes()
+	if err != nil {
+		return err
+	}
+	for _, uid := range uids {
+		if err := r.sweepPod(ctx, uid); err != nil {
+			// It is in nobody's way: who makes it anew clears it first.
+			r.log.Warn("a half-made sandbox cannot be removed", "pod", uid, "err", err)
+		}
+	}
+	return nil
+}
+
+func (r *Runtime) sweepPod(ctx context.Context, uid types.UID) error {
+	unlock, err := r.locks.lock(ctx, uid)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if s, err := r.sandbox(uid); err != nil || s != nil || len(r.ofPod(uid)) > 0 {
+		return err
+	}
+	r.log.Info("removing a sandbox that was half made", "pod", uid)
+	return r.removeSandbox(ctx, uid)
 }

@@ -178,14 +178,16 @@ func exitOf(p *task.Process) exit {
 	return e
 }
 
-// remember keeps an exit in memory: it does not change any more. It is written
-// to the labels by persist.
+// remember keeps an exit in memory, and sees to its being written down.
 func (r *Runtime) remember(id string, e exit) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if rec := r.records[id]; rec != nil {
-		rec.ended = true
-		rec.ExitCode, rec.FinishedAt, rec.OOMKilled = e.code, e.at, e.oom
-		rec.StartedAt = startedAt(*rec, 0)
+	rec := r.records[id]
+	if rec == nil || rec.ended {
+		return
 	}
+	rec.StartedAt = startedAt(*rec, 0)
+	rec.ExitCode, rec.FinishedAt, rec.OOMKilled = e.code, e.at, e.oom
+	rec.ended = true
+	r.settleLater(id)
 }

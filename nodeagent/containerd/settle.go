@@ -8,15 +8,19 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/pawl-project/pawl/nodeagent/pod"
 )
 
 // settleAfter is how long an exit waits to be written down. Mostly the container
-// is removed before; until then its task, which the shim keeps, tells of it.
+// is removed or started again before; until then its task tells of it, which the
+// shim keeps.
 const settleAfter = 3 * time.Second
 
 // settleLater writes a container's exit into its labels, so that it is known
-// also when its shim or the machine dies.
+// also when its shim or the machine dies; and when nothing of the pod runs any
+// more, it lets the shim go. It may be called for one container several times.
 func (r *Runtime) settleLater(id string) {
 	r.workers.Go(func() {
 		if !wait(r.life, settleAfter) {
@@ -32,7 +36,7 @@ func (r *Runtime) settleLater(id string) {
 
 func (r *Runtime) settle(ctx context.Context, id string) error {
 	rec, ok, err := r.record(ctx, id)
-	if err != nil || !ok {
+	if err != nil || !ok || rec.settled {
 		return err
 	}
 	unlock, err := r.locks.lock(ctx, rec.uid)
@@ -40,21 +44,46 @@ func (r *Runtime) settle(ctx context.Context, id string) error {
 		return err
 	}
 	defer unlock()
-	if rec, ok, err = r.record(ctx, id); err != nil || !ok {
+	if rec, ok, err = r.record(ctx, id); err != nil || !ok || rec.settled {
 		return err
 	}
 	c, err := r.state(ctx, rec)
 	if err != nil || c.State != pod.ContainerExited || c.StartError != "" {
 		return err
 	}
+	if err := r.writeExit(ctx, c); err != nil {
+		return err
+	}
+	return r.freeShim(ctx, rec.uid)
+}
+
+func (r *Runtime) writeExit(ctx context.Context, c pod.Container) error {
 	labels := map[string]string{
 		labelExitCode: strconv.Itoa(int(c.ExitCode)), labelFinished: stamp(c.FinishedAt), labelStarted: stamp(c.StartedAt),
 	}
 	if c.OOMKilled {
 		labels[labelOOMKilled] = "true"
 	}
-	if err := r.setLabels(ctx, id, labels, func(*record) {}); err != nil && !gone(err) {
-		return err
+	err := r.setLabels(ctx, c.ID, labels, func(rec *record) { rec.settled = true })
+	if gone(err) {
+		return nil
+	}
+	return err
+}
+
+// freeShim deletes the tasks of a pod all of whose containers have ended: their
+// shim, some 12 MiB, ends with them.
+func (r *Runtime) freeShim(ctx context.Context, uid types.UID) error {
+	all := r.ofPod(uid)
+	for _, rec := range all {
+		if !rec.settled && rec.StartError == "" {
+			return nil // one runs, or its end is written down next
+		}
+	}
+	for _, rec := range all {
+		if err := r.deleteTask(ctx, rec.ID); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -203,9 +203,9 @@ func (r *Runtime) createTask(ctx context.Context, rec *record, mounts []mount.Mo
 		request.Rootfs = append(request.Rootfs, &containerdtypes.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
 	}
 	var err error
-	for range 3 {
+	for try := range 5 {
 		// The pod's shim may be ending, as its last container was just removed.
-		if _, err = r.client.TaskService().Create(ctx, request); err == nil || !shimClosed(err) || ctx.Err() != nil {
+		if _, err = r.client.TaskService().Create(ctx, request); err == nil || !shimClosed(err) || !wait(ctx, time.Duration(try)*5*time.Millisecond) {
 			break
 		}
 	}
@@ -246,10 +246,10 @@ func (r *Runtime) failed(ctx context.Context, rec *record, cause error) (pod.Con
 // it was not runc that failed.
 func startFault(err error) (string, bool) {
 	text := oneLine(err)
-	for _, runc := range []string{"OCI runtime create failed: ", "OCI runtime start failed: "} {
+	for _, runc := range []string{"OCI runtime create failed: ", "OCI runtime start failed: ", "OCI runtime exec failed: "} {
 		if _, after, ok := strings.Cut(text, runc); ok {
 			after = strings.TrimSuffix(after, ": unknown")
-			for _, noise := range []string{"runc create failed: ", "unable to start container process: "} {
+			for _, noise := range []string{"runc create failed: ", "exec failed: ", "unable to start container process: "} {
 				after = strings.TrimPrefix(after, noise)
 			}
 			return after, true

@@ -54,8 +54,8 @@ func (r *Runtime) Signal(ctx context.Context, id string, stop string, at time.Ti
 		}
 	}
 	_, err = r.client.TaskService().Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(number), All: number == unix.SIGKILL})
-	if err = errgrpc.ToNative(err); err == nil || gone(err) || shimClosed(err) || strings.Contains(err.Error(), "process already finished") {
-		return nil // it ended by itself
+	if err = errgrpc.ToNative(err); err == nil || finished(err) {
+		return nil
 	}
 	return unavailable("signal container "+id, err)
 }
@@ -162,14 +162,19 @@ func (r *Runtime) deleteTask(ctx context.Context, id string) error {
 // killTask kills what is in a task and waits for its end.
 func (r *Runtime) killTask(ctx context.Context, id string) error {
 	_, err := r.client.TaskService().Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(unix.SIGKILL), All: true})
-	if err = errgrpc.ToNative(err); err != nil && !gone(err) && !shimClosed(err) && !strings.Contains(err.Error(), "process already finished") {
+	if err = errgrpc.ToNative(err); err != nil && !finished(err) {
 		return unavailable("kill container "+id, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, cleanupWithin)
 	defer cancel()
 	_, err = r.client.TaskService().Wait(ctx, &tasks.WaitRequest{ContainerID: id})
-	if err = errgrpc.ToNative(err); err != nil && !gone(err) && !shimClosed(err) {
+	if err = errgrpc.ToNative(err); err != nil && !finished(err) {
 		return unavailable("wait for the end of container "+id, err)
 	}
 	return nil
+}
+
+// finished says whether a signal came too late: the process ended by itself.
+func finished(err error) bool {
+	return gone(err) || shimClosed(err) || strings.Contains(err.Error(), "process already finished")
 }

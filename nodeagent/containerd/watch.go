@@ -96,7 +96,6 @@ func (r *Runtime) event(e *coreevents.Envelope, changed func(types.UID)) {
 		return // of a containerd newer than this: the topics we asked for have not changed in years
 	}
 	var id string
-	exited := false
 	switch v := v.(type) {
 	case *events.TaskStart:
 		id = v.ContainerID
@@ -104,7 +103,7 @@ func (r *Runtime) event(e *coreevents.Envelope, changed func(types.UID)) {
 		if v.ID != v.ContainerID {
 			return // a command that was executed in the container
 		}
-		id, exited = v.ContainerID, true
+		id = v.ContainerID
 	case *events.TaskOOM:
 		id = v.ContainerID
 	}
@@ -113,9 +112,6 @@ func (r *Runtime) event(e *coreevents.Envelope, changed func(types.UID)) {
 	r.mu.Unlock()
 	if rec == nil {
 		return // not ours
-	}
-	if exited {
-		r.settleLater(id)
 	}
 	changed(rec.uid)
 }
