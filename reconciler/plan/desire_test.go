@@ -107,7 +107,7 @@ func TestADifferRemembersOnlyWhatIsTheSameObject(t *testing.T) {
 		t.Errorf("puts %d equal objects", n)
 	}
 	changed := deployment("web", 3, "web:1")
-	if desire(changed) != 1 || desire(changed) != 1 {
+	if first, again := desire(changed), desire(changed); first != 1 || again != 1 {
 		t.Error("a change is put until it is stored")
 	}
 	if desire(fresh) != 0 {
