@@ -65,6 +65,7 @@ func (s *Store) Commit(ctx context.Context, writes []Write) ([]uint64, error) {
 			err = s.commitEach(ctx, writes, group, revisions)
 		}
 		if err != nil {
+			s.noteMissing(writes[group[0]].Bucket, err)
 			return revisions, err
 		}
 	}
@@ -78,6 +79,7 @@ func (s *Store) CommitEach(ctx context.Context, writes []Write) ([]uint64, error
 	var errs []error
 	for _, group := range groups(writes) {
 		if err := s.commitEach(ctx, writes, group, revisions); err != nil {
+			s.noteMissing(writes[group[0]].Bucket, err)
 			errs = append(errs, err)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -38,6 +39,9 @@ type Store struct {
 	options StoreOptions
 	markers markers
 	ttl     time.Duration // of delete markers
+
+	mu      sync.Mutex
+	missing map[chan struct{}]Bucket // to be told when a bucket is found to be gone
 }
 
 // OpenStore makes the buckets and the stream of events, or brings their
@@ -47,7 +51,7 @@ func OpenStore(ctx context.Context, c *Conn, o StoreOptions) (*Store, error) {
 	if o.Replicas == 0 {
 		o.Replicas = 1
 	}
-	s := &Store{conn: c, options: o, markers: markers{known: map[string]marker{}}, ttl: markerTTL}
+	s := &Store{conn: c, options: o, markers: markers{known: map[string]marker{}}, ttl: markerTTL, missing: map[chan struct{}]Bucket{}}
 	for _, b := range []Bucket{Desired, Assignments, Actuals, Leases} {
 		if err := s.ensure(ctx, bucketConfig(b, o.Replicas)); err != nil {
 			return nil, err
@@ -57,6 +61,33 @@ func OpenStore(ctx context.Context, c *Conn, o StoreOptions) (*Store, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// onMissing has c signalled when a write finds that the bucket is gone.
+func (s *Store) onMissing(b Bucket, c chan struct{}) (cancel func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.missing[c] = b
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.missing, c)
+	}
+}
+
+// noteMissing tells who watches a bucket if err says that it is gone: a watch
+// finds that out by itself only after 20 seconds.
+func (s *Store) noteMissing(b Bucket, err error) {
+	if !errors.Is(err, jetstream.ErrNoStreamResponse) && !errors.Is(err, nats.ErrNoResponders) && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c, of := range s.missing {
+		if of == b {
+			signal(c)
+		}
+	}
 }
 
 // ensure makes a stream, or updates it where its settings differ. Settings that
@@ -95,23 +126,23 @@ func sameSettings(have, want jetstream.StreamConfig) bool {
 // is rebuilt within seconds.
 func bucketConfig(b Bucket, replicas int) jetstream.StreamConfig {
 	c := jetstream.StreamConfig{
-		Name:                   "KV_" + string(b),
-		Description:            "Pawl: see the store's map in schema/kv/layout.go",
-		Subjects:               []string{subjectOf(b, ">")},
-		MaxMsgsPerSubject:      1,
-		MaxBytes:               -1,
-		MaxAge:                 0,
-		MaxMsgs:                -1,
-		MaxConsumers:           -1,
-		MaxMsgSize:             -1,
-		Storage:                jetstream.FileStorage,
-		Replicas:               replicas,
-		Discard:                jetstream.DiscardNew, // a full store refuses writes; it forgets nothing
-		AllowRollup:            false,
-		DenyDelete:             true,
-		AllowDirect:            true,
-		AllowAtomicPublish:     true,
-		AllowMsgTTL:            true, // for delete markers and leases
+		Name:               "KV_" + string(b),
+		Description:        "Pawl: see the store's map in schema/kv/layout.go",
+		Subjects:           []string{subjectOf(b, ">")},
+		MaxMsgsPerSubject:  1,
+		MaxBytes:           -1,
+		MaxAge:             0,
+		MaxMsgs:            -1,
+		MaxConsumers:       -1,
+		MaxMsgSize:         -1,
+		Storage:            jetstream.FileStorage,
+		Replicas:           replicas,
+		Discard:            jetstream.DiscardNew, // a full store refuses writes; it forgets nothing
+		AllowRollup:        false,
+		DenyDelete:         true,
+		AllowDirect:        true,
+		AllowAtomicPublish: true,
+		AllowMsgTTL:        true, // for delete markers and leases
 	}
 	if b == Leases {
 		c.Storage = jetstream.MemoryStorage

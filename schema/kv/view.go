@@ -212,10 +212,12 @@ func (p *picture[T]) put(u update[T]) bool {
 func (v *View[T]) Run(ctx context.Context) error {
 	news := v.store.conn.Reconnected()
 	defer news.Close()
+	missing := make(chan struct{}, 1)
+	defer v.store.onMissing(v.bucket, missing)()
 	defer v.lose()
 	for failures := 0; ctx.Err() == nil; {
 		started := time.Now()
-		err := v.watch(ctx, news.C)
+		err := v.watch(ctx, news.C, missing)
 		v.lose()
 		if ctx.Err() != nil {
 			break
@@ -254,7 +256,7 @@ func (v *View[T]) rest(ctx context.Context, news <-chan struct{}, failures int) 
 }
 
 // watch fills the view and keeps it up to date until the watch is lost.
-func (v *View[T]) watch(ctx context.Context, news <-chan struct{}) error {
+func (v *View[T]) watch(ctx context.Context, news, missing <-chan struct{}) error {
 	ctx, cancel := v.store.conn.whileConnected(ctx, forEver)
 	defer cancel()
 	w, err := v.open(ctx)
@@ -271,6 +273,8 @@ func (v *View[T]) watch(ctx context.Context, news <-chan struct{}) error {
 			if !v.store.conn.Connected() {
 				return errLost
 			}
+		case <-missing:
+			return errors.New("the bucket is gone")
 		case e, ok := <-w.Updates():
 			switch {
 			case !ok:
