@@ -80,11 +80,13 @@ func (p *push) close() {
 
 // converse answers the hook when it asks. It returns when it has, or when the
 // push is closed without a question: git refused on its own, or the client went.
-func (p *push) converse(judge func(question) verdict) {
+//
+// The error is of the answer: a hook that does not hear it refuses.
+func (p *push) converse(judge func(question) verdict) error {
 	defer close(p.done)
 	q, err := p.read()
 	if errors.Is(err, os.ErrClosed) {
-		return
+		return nil
 	}
 	var v verdict
 	if err != nil {
@@ -104,7 +106,8 @@ func (p *push) converse(judge func(question) verdict) {
 	}
 	// A hook that was killed reads nothing, and more than a pipe holds would wait.
 	p.answer.SetWriteDeadline(time.Now().Add(30 * time.Second))
-	io.WriteString(p.answer, text.String()) // an unanswered hook refuses when the push is closed
+	_, err = io.WriteString(p.answer, text.String())
+	return err
 }
 
 // read reads the hook's question, which ends with a line that is a dot.

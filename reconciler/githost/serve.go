@@ -84,7 +84,11 @@ func (h *Host) servePush(w http.ResponseWriter, r *http.Request) {
 	// Once the objects are here the push is decided, whether or not the client
 	// still listens: it must never be accepted without being handed on.
 	ctx := context.WithoutCancel(r.Context())
-	go p.converse(func(q question) verdict { return h.judge(ctx, q) })
+	go func() {
+		if err := p.converse(func(q question) verdict { return h.judge(ctx, q) }); err != nil {
+			h.log.Warn("a push could not be answered", "error", err)
+		}
+	}()
 	handOn := func() {
 		if !p.moves.Load() {
 			return
@@ -105,7 +109,9 @@ func (h *Host) servePush(w http.ResponseWriter, r *http.Request) {
 	}
 	// Git stops reading a push that it refuses; a client that is still sending
 	// would see a broken connection instead of the reason.
-	io.Copy(io.Discard, io.LimitReader(in.Body, 4*h.o.MaxPackBytes))
+	if _, err := io.Copy(io.Discard, io.LimitReader(in.Body, 4*h.o.MaxPackBytes)); err != nil {
+		h.log.Debug("the rest of a push", "error", err)
+	}
 }
 
 // backendFor describes the process that serves r.
