@@ -60,17 +60,10 @@ type imageInfo struct {
 	files   *imageFiles
 }
 
-func newImageStore(c *client.Client, o Options) (*imageStore, error) {
+func newImageStore(c *client.Client, o Options) *imageStore {
 	pulls := o.Pulls
 	if pulls <= 0 {
 		pulls = 4
-	}
-	for host, urls := range o.Mirrors {
-		for _, u := range urls {
-			if _, err := parseMirror(u); err != nil {
-				return nil, fmt.Errorf("mirror of %s: %w", host, err)
-			}
-		}
 	}
 	s := &imageStore{
 		client: c, snapshotter: o.Snapshotter, platform: platforms.DefaultStrict(), log: o.Logger,
@@ -78,7 +71,7 @@ func newImageStore(c *client.Client, o Options) (*imageStore, error) {
 		known: map[digest.Digest]*imageInfo{},
 	}
 	s.life, s.end = context.WithCancel(context.Background())
-	return s, nil
+	return s
 }
 
 // close cuts off pulls under way.

@@ -80,7 +80,14 @@ const (
 	logStarted = 0o640
 )
 
-func markStarted(log string) error { return os.Chmod(log, logStarted) }
+func (w *logWriter) markStarted() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.file == nil {
+		return nil // it could not be written, and rotate sets it
+	}
+	return w.file.Chmod(logStarted)
+}
 
 // started says whether the container's process ever ran.
 func started(rec record) bool {

@@ -145,14 +145,37 @@ func (s *imageStore) fetch(ctx context.Context, name string, resolver remotes.Re
 		client.WithPullUnpack, client.WithPullSnapshotter(s.snapshotter),
 		client.WithMaxConcurrentDownloads(layersAtOnce))
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.dropSpoilt(ctx, err))
 	}
 	info, err := s.info(ctx, img.Metadata())
 	if err != nil {
 		return nil, err
 	}
-	s.log.Info("image pulled", "image", name, "digest", info.target, "bytes", info.bytes, "took", time.Since(began).Round(time.Millisecond))
+	s.log.Debug("image pulled", "image", name, "digest", info.target, "bytes", info.bytes, "took", time.Since(began).Round(time.Millisecond))
 	return info, nil
+}
+
+// dropSpoilt drops a download whose content is not what its digest promised.
+// The library would go on from it the next time, and fail for ever.
+func (s *imageStore) dropSpoilt(ctx context.Context, cause error) error {
+	if !errdefs.IsFailedPrecondition(cause) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupWithin)
+	defer cancel()
+	under, err := s.client.ContentStore().ListStatuses(ctx)
+	if err != nil {
+		return unavailable("list the downloads", err)
+	}
+	for _, u := range under {
+		if !strings.Contains(cause.Error(), u.Ref) {
+			continue
+		}
+		if err := s.client.ContentStore().Abort(ctx, u.Ref); err != nil && !gone(err) {
+			return unavailable("drop a spoilt download", err)
+		}
+	}
+	return nil
 }
 
 // tell logs the progress of a pull that takes long.

@@ -2,7 +2,6 @@ package containerd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -88,6 +87,13 @@ func New(o Options) (*Runtime, error) {
 	if !filepath.IsAbs(o.DataDir) || !filepath.IsAbs(o.RunDir) {
 		return nil, fmt.Errorf("data and run directories must be absolute: %w", schema.ErrRefused)
 	}
+	for host, urls := range o.Mirrors {
+		for _, u := range urls {
+			if _, err := parseMirror(u); err != nil {
+				return nil, fmt.Errorf("mirror of %s: %w", host, err)
+			}
+		}
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default().With("room", "containerd")
 	}
@@ -113,9 +119,7 @@ func New(o Options) (*Runtime, error) {
 		logs: map[string]*containerLog{}, ids: map[types.UID]map[string]bool{},
 	}
 	r.life, r.end = context.WithCancel(context.Background())
-	if r.images, err = newImageStore(c, o); err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
+	r.images = newImageStore(c, o)
 	return r, nil
 }
 

@@ -175,7 +175,7 @@ func (r *Runtime) run(ctx context.Context, rec *record, mounts []mount.Mount) (p
 		return r.failed(ctx, rec, err)
 	}
 	r.read(rec.ID, l)
-	if err := markStarted(rec.LogPath); err != nil {
+	if err := l.writer.markStarted(); err != nil {
 		return pod.Container{}, r.undo(rec.ID, rec, err)
 	}
 	began := time.Now()

@@ -1,0 +1,202 @@
+package containerd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pawl-project/pawl/nodeagent/pod"
+	"github.com/pawl-project/pawl/schema"
+)
+
+// ownDaemon is a containerd of one test's own, which may be killed.
+func ownDaemon(t *testing.T) *Daemon {
+	t.Helper()
+	dir, err := os.MkdirTemp(testDir, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := NewDaemon(DaemonOptions{DataDir: filepath.Join(dir, "d"), RunDir: filepath.Join(dir, "r"),
+		Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if d.Known() {
+		t.Error("a daemon that was never started is known")
+	}
+	if err := d.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if d.running() != nil {
+			t.Error("it runs after Stop")
+		}
+	})
+	return d
+}
+
+// keep runs the daemon's keeper until the function returned is called.
+func keep(t *testing.T, d *Daemon) (leave func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := d.Run(ctx); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return func() { cancel(); running.Wait() }
+}
+
+// rigOn is a rig on a daemon of the test's own.
+func rigOn(t *testing.T, d *Daemon) *rig {
+	g := newRig(t)
+	g.shut()
+	g.opts.Address = d.Address()
+	g.open()
+	return g
+}
+
+// A killed containerd is replaced; containers keep their processes, Watch goes
+// on, and the next start works.
+func TestKilledDaemon(t *testing.T) {
+	d := ownDaemon(t)
+	defer keep(t, d)()
+	g := rigOn(t, d)
+	p := g.pod("steady")
+	p.add("main", "sleep", "1000")
+	p.sandbox()
+	c := p.start("main", 0)
+	pid := g.pidOf(c.ID)
+
+	for range 3 {
+		old := d.running()
+		began := time.Now()
+		if err := syscall.Kill(old.pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		<-old.dead
+		eventually(t, "another runs", func() bool { now := d.running(); return now != nil && now.pid != old.pid })
+		if s := p.look(); s.Containers[0].State != pod.ContainerRunning {
+			t.Fatalf("seen %+v", s)
+		}
+		t.Logf("answers again after %s", time.Since(began).Round(time.Millisecond))
+		if now := g.pidOf(c.ID); now != pid {
+			t.Errorf("pid %d, before %d", now, pid)
+		}
+	}
+	q := g.pod("next")
+	q.add("main", "sh", "-c", "exit 3")
+	if c, _ := q.run(); c.ExitCode != 3 {
+		t.Errorf("seen %+v", c)
+	}
+	p.remove()
+	q.remove()
+}
+
+// A container that ends while there is no containerd is seen to have ended.
+func TestEndWithoutDaemon(t *testing.T) {
+	d := ownDaemon(t)
+	g := rigOn(t, d)
+	p := g.pod("short")
+	p.add("main", "sh", "-c", "trap 'exit 4' TERM; while :; do sleep 0.05; done")
+	p.add("other", "sleep", "1000")
+	p.sandbox()
+	c := p.start("main", 0)
+	p.start("other", 0)
+	pid := g.pidOf(c.ID)
+	old := d.running()
+	if err := syscall.Kill(old.pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-old.dead
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the process ends", func() bool { return !alive(pid, c.ID) })
+	defer keep(t, d)()
+	s := p.await("it ended", func(s pod.Seen) bool { return s.Containers[0].State == pod.ContainerExited })
+	if s.Containers[0].ExitCode != 4 || s.Containers[1].State != pod.ContainerRunning {
+		t.Errorf("seen %+v", s.Containers)
+	}
+}
+
+// A daemon is found again by whoever starts next, and left alone by who leaves.
+func TestDaemonIsFoundAgain(t *testing.T) {
+	d := ownDaemon(t)
+	pid := d.running().pid
+	keep(t, d)()
+	again := NewDaemon(d.opts)
+	if !again.Known() {
+		t.Error("it is not known")
+	}
+	if err := again.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now := again.running(); now == nil || now.pid != pid {
+		t.Errorf("another one was started beside %d: %+v", pid, now)
+	}
+	// Its end is noticed although it is not a child of who found it.
+	leave := keep(t, again)
+	defer leave()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "another runs", func() bool { now := again.running(); return now != nil && now.pid != pid })
+}
+
+func TestDaemonThatCannotStart(t *testing.T) {
+	dir := t.TempDir()
+	long := NewDaemon(DaemonOptions{DataDir: dir, RunDir: filepath.Join(dir, strings.Repeat("x", 100))})
+	if err := long.Start(t.Context()); !errors.Is(err, schema.ErrRefused) || !strings.Contains(err.Error(), "shorter") {
+		t.Errorf("a long path: %v", err)
+	}
+	missing := NewDaemon(DaemonOptions{DataDir: dir, RunDir: filepath.Join(testDir, "m"), Binary: "no-such-containerd"})
+	if err := missing.Start(t.Context()); !errors.Is(err, schema.ErrRefused) {
+		t.Errorf("a missing binary: %v", err)
+	}
+	script := filepath.Join(dir, "broken")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho starting; echo it is broken >&2; exit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	broken := NewDaemon(DaemonOptions{DataDir: dir, RunDir: filepath.Join(testDir, "b"), Binary: script})
+	if err := broken.Start(t.Context()); !errors.Is(err, schema.ErrUnavailable) || !strings.Contains(err.Error(), "it is broken") {
+		t.Errorf("a broken binary: %v", err)
+	}
+}
+
+func TestDaemonLogIsBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for range maxDaemonLog>>20 + 1 {
+		if _, err := f.Write(bytes.Repeat([]byte{'x'}, 1<<20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := boundLog(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("after\n"); err != nil { // containerd goes on writing
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "after\n" {
+		t.Errorf("%.20q, %v", text, err)
+	}
+	if info, err := os.Stat(path + ".1"); err != nil || info.Size() <= maxDaemonLog {
+		t.Errorf("%v, %v", info, err)
+	}
+	if got := lastLine(path); got != "after" {
+		t.Errorf("last line %q", got)
+	}
+}
