@@ -56,7 +56,10 @@ func newEvent(c plan.Change, now time.Time) corev1.Event {
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault
 	}
-	involved := corev1.ObjectReference{Namespace: c.About.Namespace, Name: c.About.Name, UID: schema.UIDOf(c.About)}
+	involved := corev1.ObjectReference{Namespace: c.About.Namespace, Name: c.About.Name}
+	if c.About.Kind != schema.Pods { // a pod's uid does not follow from its name
+		involved.UID = schema.UIDOf(c.About)
+	}
 	if i, ok := schema.LookupKind(c.About.Kind); ok {
 		involved.APIVersion, involved.Kind = i.GVK.ToAPIVersionAndKind()
 	}

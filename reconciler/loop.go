@@ -25,6 +25,7 @@ type loop struct {
 	events chan []corev1.Event // to the publisher; dropped and counted when it is slow
 
 	planner *plan.Planner
+	differ  plan.Differ            // remembers which objects it found equal
 	current *schema.Revision       // the newest accepted one; nil: none since the start
 	checked bool                   // current was compared with a whole view of pawl-desired
 	applied *schema.RevisionRecord // the newest applied revision that has not settled; nil: none

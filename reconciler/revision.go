@@ -40,7 +40,7 @@ func (l *loop) takeUp(ctx context.Context, v *verdict, now time.Time) error {
 
 // desire makes pawl-desired what the revision says, secrets sealed.
 func (l *loop) desire(ctx context.Context, rev schema.Revision, now time.Time) (plan.Desired, error) {
-	d := plan.Desire(rev, l.views.stored(), l.sealer.Same, now)
+	d := l.differ.Desire(rev, l.views.stored(), l.sealer.Same, now)
 	writes := make([]kv.Write, 0, len(d.Put)+len(d.Delete))
 	for _, o := range d.Put {
 		sealed, err := l.seal(o)

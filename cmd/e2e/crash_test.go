@@ -16,7 +16,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// sleepers is a Deployment of n small pods that end at once on TERM.
+// sleepers is a Deployment of n small pods that end at once on TERM, once their
+// shell has come to the trap; a TERM before that is lost on a namespace's first
+// process, and the grace period is short for those.
 func sleepers(name string, n int) string {
 	return fmt.Sprintf(`apiVersion: apps/v1
 kind: Deployment
@@ -30,6 +32,7 @@ spec:
     metadata:
       labels: {app: %s}
     spec:
+      terminationGracePeriodSeconds: 3
       containers:
       - name: main
         image: busybox:1

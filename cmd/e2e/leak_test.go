@@ -2,9 +2,10 @@ package e2e
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -134,30 +135,36 @@ func countFiles(t testing.TB, dir string) int {
 	return n
 }
 
-// countLinks counts the network links of the machine; tests run one cluster at a time.
+// countLinks counts the ports of the instance's bridge.
 func (c *cluster) countLinks() int {
 	c.t.Helper()
-	links, err := net.Interfaces()
+	ports, err := os.ReadDir(filepath.Join("/sys/class/net", c.instance(), "brif"))
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return len(links)
+	return len(ports)
 }
 
-// countCgroups counts the cgroups below any folder that names Pawl.
+// countCgroups counts the instance's cgroups in every hierarchy.
 func (c *cluster) countCgroups() int {
 	c.t.Helper()
 	n := 0
 	err := filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && strings.Contains(path, "pawl") {
+		if err == nil && d.IsDir() && strings.Contains(path, c.instance()) {
 			n++
 		}
-		return nil
+		return nil // what vanishes while we walk is not there
 	})
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	return n
+}
+
+// instance is the name by which pawld marks what it makes outside its directories.
+func (c *cluster) instance() string {
+	sum := sha256.Sum256([]byte(c.data))
+	return "pawl" + hex.EncodeToString(sum[:4])
 }
 
 // goroutines asks the daemon's metrics.
