@@ -15,7 +15,7 @@ import (
 // setDefaults fills in what an API server would. All defaults are here and in
 // defaults_pod.go; the definitions only speak of them in their comments,
 // because half of them depend on other fields.
-func setDefaults(object schema.Object, _ *node) {
+func setDefaults(object schema.Object) {
 	if info, ok := schema.LookupGVK(object.GetObjectKind().GroupVersionKind()); ok && info.Namespaced && object.GetNamespace() == "" {
 		object.SetNamespace(defaultNamespace)
 	}

@@ -66,8 +66,8 @@ func (c *Compiler) evaluate(ctx context.Context, tree schema.Tree, instances [][
 		case errors.As(err, &died):
 			deaths++
 			i := batch[max(died.begun, 0)]
+			// Not remembered: on an idle machine the same CUE may stay within its time.
 			results[i] = instanceFault(instances[i], "cannot be evaluated: "+died.why)
-			c.remember(instances[i], results[i])
 		case err != nil:
 			return nil, err
 		}

@@ -97,18 +97,6 @@ func (n *node) with(key string, value *node) *node {
 	return &c
 }
 
-// without returns a copy of a map that lacks the given field.
-func (n *node) without(key string) *node {
-	c := *n
-	c.fields = make([]field, 0, len(n.fields))
-	for _, f := range n.fields {
-		if f.key != key {
-			c.fields = append(c.fields, f)
-		}
-	}
-	return &c
-}
-
 // find follows a field path such as spec.containers[0].name as far as it
 // exists and returns the deepest node with its position: of the key when the
 // value is reached by a map, so that a fault points at the word it names.

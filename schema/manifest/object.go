@@ -60,7 +60,7 @@ func compileObject(d document) *objectReader {
 		o.fault("", "cannot be decoded: "+err.Error(), "")
 		return o
 	}
-	setDefaults(object, o.root)
+	setDefaults(object)
 	o.rules(object)
 	if len(o.faults.faults) > 0 {
 		return o

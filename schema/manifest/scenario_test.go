@@ -19,6 +19,7 @@ var update = flag.Bool("update", false, "rewrite the answers in testdata; then r
 
 func TestMain(m *testing.M) {
 	ChildMain()
+	hogMain()
 	os.Exit(m.Run())
 }
 
