@@ -132,7 +132,13 @@ func openHost(ctx context.Context, cfg Config, in *intake) (frontDoor, func(cont
 		return frontDoor{}, nil, err
 	}
 	door := frontDoor{token: cfg.Token, git: host}
-	return door, func(ctx context.Context) error { return follow(ctx, host, pushed, in) }, nil
+	return door, func(ctx context.Context) error {
+		defer host.Close()
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return host.Run(ctx) })
+		g.Go(func() error { return follow(ctx, host, pushed, in) })
+		return g.Wait()
+	}, nil
 }
 
 // follow takes up the branch as it stands, then every push. The first look
