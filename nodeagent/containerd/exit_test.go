@@ -130,8 +130,13 @@ func TestExitsOutliveTheShim(t *testing.T) {
 // eventually polls what no event tells of.
 func eventually(tb testing.TB, what string, is func() bool) {
 	tb.Helper()
+	pollEach(tb, 20*time.Millisecond, what, is)
+}
+
+func pollEach(tb testing.TB, pause time.Duration, what string, is func() bool) {
+	tb.Helper()
 	limit := time.After(patience)
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	for !is() {
 		select {

@@ -199,8 +199,20 @@ func (s *imageStore) read(ctx context.Context, img images.Image) (*imageInfo, er
 	if err := s.unpack(ctx, img, info); err != nil {
 		return nil, err
 	}
-	info.files = &imageFiles{read: func(ctx context.Context) (fileFacts, error) { return s.readFiles(ctx, info.chainID) }}
+	info.files = s.filesOf(info.chainID)
 	return info, nil
+}
+
+// filesOf is shared by images that differ only in their configuration.
+func (s *imageStore) filesOf(chainID string) *imageFiles {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, info := range s.known {
+		if info.chainID == chainID {
+			return info.files
+		}
+	}
+	return &imageFiles{read: func(ctx context.Context) (fileFacts, error) { return s.readFiles(ctx, chainID) }}
 }
 
 func (s *imageStore) unpack(ctx context.Context, img images.Image, info *imageInfo) error {

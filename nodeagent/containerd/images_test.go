@@ -107,6 +107,12 @@ func serveImages() (*httptest.Server, error) {
 	if err == nil {
 		err = push(server.URL, "library/stopper:1", img)
 	}
+	if err == nil {
+		img, err = busybox(v1.Config{User: "stranger"})
+	}
+	if err == nil {
+		err = push(server.URL, "library/nobody:1", img)
+	}
 	if err != nil {
 		server.Close()
 		return nil, err

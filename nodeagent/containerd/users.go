@@ -3,6 +3,7 @@ package containerd
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +12,9 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
 	continuity "github.com/containerd/continuity/fs"
 	"github.com/moby/sys/user"
@@ -60,16 +63,13 @@ var loaders32 = []string{"lib/ld-linux.so.2", "lib/ld-musl-i386.so.1", "lib/ld-l
 // any of its layers, and links in it must not lead out of it.
 func (s *imageStore) readFiles(ctx context.Context, chainID string) (facts fileFacts, err error) {
 	sn := s.client.SnapshotService(s.snapshotter)
-	key := "pawl-look-" + chainID
-	ctx, done, err := s.client.WithLease(ctx)
+	// Should this be cut off, the lease ends by itself, and the snapshot with it.
+	key := "pawl-look-" + rand.Text()
+	ctx, done, err := s.client.WithLease(ctx, leases.WithRandomID(), leases.WithExpiration(time.Minute))
 	if err != nil {
 		return facts, unavailable("take a lease", err)
 	}
 	defer func() { err = errors.Join(err, done(context.WithoutCancel(ctx))) }()
-	// One that a killed agent left is in the way.
-	if err := sn.Remove(ctx, key); err != nil && !gone(err) {
-		return facts, unavailable("look into the image", err)
-	}
 	mounts, err := sn.View(ctx, key, chainID)
 	if err != nil {
 		return facts, unavailable("look into the image", err)
