@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/pawl-project/pawl/schema"
@@ -44,7 +45,7 @@ type job struct {
 type inbox struct {
 	entries map[string]*entry
 	writing map[string]bool
-	order   []string // keys, oldest first; those no longer in entries are skipped
+	order   []string // the keys of entries, oldest first
 	count   map[schema.NodeName]int
 	bytes   map[schema.NodeName]int
 	retry   *time.Timer
@@ -106,14 +107,8 @@ func (b *inbox) forget(e *entry) {
 func (b *inbox) batch(now time.Time) []*entry {
 	var out []*entry
 	var next time.Time
-	keep := b.order[:0]
 	for _, key := range b.order {
-		e := b.entries[key]
-		if e == nil {
-			continue
-		}
-		keep = append(keep, key)
-		switch {
+		switch e := b.entries[key]; {
 		case e.after.After(now):
 			if next.IsZero() || e.after.Before(next) {
 				next = e.after
@@ -122,7 +117,6 @@ func (b *inbox) batch(now time.Time) []*entry {
 			out = append(out, e)
 		}
 	}
-	b.order = keep
 	if len(out) == 0 && !next.IsZero() {
 		b.retry.Reset(next.Sub(now))
 	}
@@ -135,6 +129,7 @@ func (b *inbox) taken(batch []*entry) {
 		b.forget(e)
 		b.writing[e.key] = true
 	}
+	b.order = slices.DeleteFunc(b.order, func(key string) bool { return b.entries[key] == nil })
 }
 
 // A result is what became of an entry.

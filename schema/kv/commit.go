@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -110,7 +111,7 @@ func (s *Store) commitBatches(ctx context.Context, writes []Write, group []int, 
 	for len(group) > 0 {
 		n := min(len(group), batchMost)
 		err := s.commitBatch(ctx, writes, group[:n], revisions)
-		if mismatch(err) && s.relearn(ctx, writes, group[:n]) {
+		if mismatch(err) && len(s.relearn(ctx, writes, group[:n])) > 0 {
 			err = s.commitBatch(ctx, writes, group[:n], revisions)
 		}
 		if mismatch(err) {
@@ -177,32 +178,34 @@ func (s *Store) batchAck(ctx context.Context, m *nats.Msg) (last uint64, err err
 // commitEach writes the group without waiting between the writes.
 func (s *Store) commitEach(ctx context.Context, writes []Write, group []int, revisions []uint64) error {
 	failed := s.putEach(ctx, writes, group, revisions)
-	var again []int
+	var anew []int
 	for _, f := range failed {
 		if mismatch(f.err) && writes[f.index].Revision == 0 {
-			again = append(again, f.index)
+			anew = append(anew, f.index)
 		}
 	}
-	if len(again) > 0 && s.relearn(ctx, writes, again) {
-		var rest []failure
-		for _, f := range failed {
-			if !mismatch(f.err) || writes[f.index].Revision != 0 {
-				rest = append(rest, f)
-			}
-		}
-		failed = append(rest, s.putEach(ctx, writes, again, revisions)...)
+	if again := s.relearn(ctx, writes, anew); len(again) > 0 {
+		failed = slices.DeleteFunc(failed, func(f failure) bool { return slices.Contains(again, f.index) })
+		failed = append(failed, s.putEach(ctx, writes, again, revisions)...)
 	}
 	var errs []error
-	for _, f := range failed {
+	for n, f := range failed {
 		w := writes[f.index]
+		class := schema.ErrUnavailable
 		if mismatch(f.err) {
-			errs = append(errs, fmt.Errorf("write %s of %s: %w: %w", w.Key, w.Bucket, f.err, schema.ErrConflict))
-		} else {
-			errs = append(errs, unavailable(fmt.Errorf("write %s of %s: %w", w.Key, w.Bucket, f.err)))
+			class = schema.ErrConflict
+		}
+		if n < errorsNamed {
+			errs = append(errs, fmt.Errorf("write %s of %s: %w: %w", w.Key, w.Bucket, f.err, class))
+		} else if n == errorsNamed {
+			errs = append(errs, fmt.Errorf("and %d more writes", len(failed)-errorsNamed))
 		}
 	}
 	return errors.Join(errs...)
 }
+
+// errorsNamed is how many failed writes an error names.
+const errorsNamed = 5
 
 type failure struct {
 	index int
@@ -265,29 +268,30 @@ func (s *Store) learn(w Write, revision uint64) {
 	}
 }
 
-// relearn asks the server for the markers of keys that are to be made anew. It
-// says whether one was not what was believed, so that trying again makes sense.
-func (s *Store) relearn(ctx context.Context, writes []Write, group []int) (changed bool) {
+// relearn asks the server for the markers of keys that are to be made anew, and
+// returns those writes of the group for which trying again makes sense: a marker
+// stands where another, or none, was believed. Of the others a value stands there.
+func (s *Store) relearn(ctx context.Context, writes []Write, group []int) (again []int) {
 	for _, i := range group {
 		w := writes[i]
 		if w.Revision != 0 {
 			continue
 		}
 		revision, deleted, err := s.last(ctx, w.Bucket, w.Key)
-		if err != nil || !deleted {
-			return false // a value is there: a conflict
+		if err != nil {
+			return again
 		}
-		if revision == s.markers.get(w.Bucket, w.Key) {
-			continue
-		}
-		changed = true
-		if revision == 0 {
+		believed := s.markers.get(w.Bucket, w.Key)
+		if !deleted || revision == 0 {
 			s.markers.forget(w.Bucket, w.Key)
 		} else {
 			s.markers.set(w.Bucket, w.Key, revision)
 		}
+		if deleted && revision != believed {
+			again = append(again, i)
+		}
 	}
-	return changed
+	return again
 }
 
 // last asks the leader of the bucket for the revision of a key, and whether it

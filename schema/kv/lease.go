@@ -40,7 +40,7 @@ func (s *Store) PutLease(ctx context.Context, key string, value []byte, ttl time
 		return ack.Sequence, nil
 	}
 	got, err := put()
-	if mismatch(err) && revision == 0 && s.relearn(ctx, []Write{{Bucket: Leases, Key: key}}, []int{0}) {
+	if mismatch(err) && revision == 0 && len(s.relearn(ctx, []Write{{Bucket: Leases, Key: key}}, []int{0})) > 0 {
 		got, err = put()
 	}
 	if mismatch(err) {
