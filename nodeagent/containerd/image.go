@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -131,6 +132,19 @@ func (s *imageStore) present(ctx context.Context, name string, q nodeagent.Image
 		}
 	}
 	return s.pullOnce(ctx, name, q)
+}
+
+// startable returns what a start needs of an image that Image said is here; it
+// asks containerd only when this process does not know the image.
+func (s *imageStore) startable(ctx context.Context, img nodeagent.Image) (*imageInfo, error) {
+	_, id, _ := strings.Cut(img.ID, "@")
+	s.mu.Lock()
+	info := s.known[digest.Digest(id)]
+	s.mu.Unlock()
+	if info != nil {
+		return info, nil
+	}
+	return s.find(ctx, img.Ref)
 }
 
 // find looks up an image that is whole and unpacked here.

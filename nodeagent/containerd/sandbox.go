@@ -41,6 +41,7 @@ type sandboxRecord struct {
 	IP          string    `json:"ip,omitempty"`
 	HostNetwork bool      `json:"hostNetwork,omitempty"`
 	HostIPC     bool      `json:"hostIPC,omitempty"`
+	HostPID     bool      `json:"hostPID,omitempty"`
 	CreatedAt   time.Time `json:"createdAt"`
 }
 
@@ -93,7 +94,7 @@ func (r *Runtime) CreateSandbox(ctx context.Context, p *corev1.Pod) (pod.Sandbox
 func (r *Runtime) makeSandbox(ctx context.Context, p *corev1.Pod) (_ *sandboxRecord, err error) {
 	s := &sandboxRecord{
 		UID: p.UID, Namespace: p.Namespace, Name: p.Name,
-		HostNetwork: p.Spec.HostNetwork, HostIPC: p.Spec.HostIPC,
+		HostNetwork: p.Spec.HostNetwork, HostIPC: p.Spec.HostIPC, HostPID: p.Spec.HostPID,
 		CreatedAt: time.Now(),
 	}
 	dir := r.podDir(p.UID)

@@ -74,7 +74,7 @@ func (r *Runtime) start(ctx context.Context, q nodeagent.StartRequest) (pod.Cont
 	if sandbox == nil {
 		return pod.Container{}, fmt.Errorf("the pod has no sandbox: %w", schema.ErrUnavailable)
 	}
-	image, err := r.images.find(ctx, q.Image.Ref)
+	image, err := r.images.startable(ctx, q.Image)
 	if err != nil {
 		return pod.Container{}, fmt.Errorf("image %s: %w: %w", q.Image.Ref, err, schema.ErrUnavailable)
 	}
@@ -130,11 +130,25 @@ func (r *Runtime) create(ctx context.Context, q nodeagent.StartRequest, image *i
 	if _, err := r.client.ContainerService().Create(ctx, c); err != nil {
 		return rec, nil, unavailable("create the container", err)
 	}
-	mounts, err := r.client.SnapshotService(r.opts.Snapshotter).Prepare(ctx, id, image.chainID)
-	if err != nil {
-		return rec, nil, unavailable("prepare the container's file system", err)
+	mounts, err := r.prepare(ctx, q.Image.Ref, image, id)
+	return rec, mounts, err
+}
+
+// prepare makes the container's own layer on top of the image's.
+func (r *Runtime) prepare(ctx context.Context, ref string, image *imageInfo, id string) ([]mount.Mount, error) {
+	snapshots := r.client.SnapshotService(r.opts.Snapshotter)
+	mounts, err := snapshots.Prepare(ctx, id, image.chainID)
+	if gone(err) {
+		// Somebody removed what the image was unpacked to: unpack it again.
+		if _, err := r.images.find(ctx, ref); err != nil {
+			return nil, fmt.Errorf("image %s: %w: %w", ref, err, schema.ErrUnavailable)
+		}
+		mounts, err = snapshots.Prepare(ctx, id, image.chainID)
 	}
-	return rec, mounts, nil
+	if err != nil {
+		return nil, unavailable("prepare the container's file system", err)
+	}
+	return mounts, nil
 }
 
 func (r *Runtime) labels(q nodeagent.StartRequest, image *imageInfo) map[string]string {

@@ -69,10 +69,14 @@ func TestZZ(t *testing.T) {
 			s.Linux.ReadonlyPaths = nil
 			return s
 		},
-		"nodev":   func(id string) *specs.Spec { s := clone(); s.Linux.Resources.Devices = nil; return s },
-		"nores":   func(id string) *specs.Spec { s := clone(); s.Linux.Resources = &specs.LinuxResources{}; return s },
-		"nooom":   func(id string) *specs.Spec { s := clone(); s.Process.OOMScoreAdj = nil; return s },
-		"nocggrp": func(id string) *specs.Spec { s := clone(); s.Linux.CgroupsPath = "/pawl/" + id; return s },
+		"nodev": func(id string) *specs.Spec { s := clone(); s.Linux.Resources.Devices = nil; return s },
+		"nores": func(id string) *specs.Spec { s := clone(); s.Linux.Resources = &specs.LinuxResources{}; return s },
+		"nooom": func(id string) *specs.Spec { s := clone(); s.Process.OOMScoreAdj = nil; return s },
+		"nocggrp": func(id string) *specs.Spec {
+			s := clone()
+			s.Linux.CgroupsPath = "/pawl/" + g.opts.Instance + "/x" + id
+			return s
+		},
 		"nons": func(id string) *specs.Spec {
 			s := clone()
 			for i := range s.Linux.Namespaces {
@@ -96,13 +100,14 @@ func TestZZ(t *testing.T) {
 		},
 		"rawdefault": nil,
 	}
+	cpu := map[string][]time.Duration{}
 	times := map[string][][3]time.Duration{}
 	n := 0
 	for range 12 {
 		for name, f := range variants {
 			n++
 			id := fmt.Sprintf("zz-%d-%d", unix.Getpid(), n)
-			opt := client.WithNewSpec(oci.WithImageConfigArgs(raw.image, []string{"sleep", "1000000"}))
+			opt := client.WithNewSpec(oci.WithImageConfigArgs(raw.image, []string{"sleep", "1000000"}), oci.WithCgroup("/pawl/"+g.opts.Instance+"/y"+id))
 			if f != nil {
 				s := f(id)
 				s.Annotations = nil
@@ -113,6 +118,7 @@ func TestZZ(t *testing.T) {
 					return client.WithSpec(s)(ctx, c, co)
 				}
 			}
+			u0 := usage("pcbench", "pawl/"+g.opts.Instance)
 			a := time.Now()
 			c, err := raw.NewContainer(raw.ctx, id, client.WithImage(raw.image), client.WithSnapshotter("overlayfs"), client.WithNewSnapshot(id, raw.image), opt)
 			if err != nil {
@@ -128,6 +134,7 @@ func TestZZ(t *testing.T) {
 				t.Fatal(err)
 			}
 			d := time.Now()
+			cpu[name] = append(cpu[name], usage("pcbench", "pawl/"+g.opts.Instance)-u0)
 			times[name] = append(times[name], [3]time.Duration{b.Sub(a), cc.Sub(b), d.Sub(cc)})
 			w, _ := tk.Wait(raw.ctx)
 			tk.Kill(raw.ctx, unix.SIGKILL)
@@ -149,6 +156,6 @@ func TestZZ(t *testing.T) {
 			}
 			m[3] = append(m[3], x[0]+x[1]+x[2])
 		}
-		t.Logf("ZZ %-12s container %.1f task %.1f start %.1f total %.1f  min %.1f", k, ms(median(m[0])), ms(median(m[1])), ms(median(m[2])), ms(median(m[3])), ms(m[3][0]))
+		t.Logf("ZZ %-12s container %.1f task %.1f start %.1f total %.1f  min %.1f CPU %.1f", k, ms(median(m[0])), ms(median(m[1])), ms(median(m[2])), ms(median(m[3])), ms(m[3][0]), ms(median(cpu[k])))
 	}
 }
