@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -107,6 +109,29 @@ func TestAgentsFollowANewGateway(t *testing.T) {
 	eventually(t, "the agent has what it missed", a.holds(func(a *agent) bool { return len(a.pods) == 2 }))
 	c.assign("n1", pod("after"))
 	eventually(t, "deltas go on", a.holds(func(a *agent) bool { return len(a.pods) == 3 }))
+}
+
+// A node without pods, too, finds out that there is another gateway; it counts
+// as there only once it has fetched its set from that one.
+func TestIdleNodeFollowsANewGateway(t *testing.T) {
+	c := newCluster(t)
+	a := c.agent("n1")
+	node := &corev1.Node{}
+	node.Name = "n1"
+	if err := a.ReportNode(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	c.stopGateway()
+	c.startGateway()
+	beat := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		return a.ReportNode(ctx, node)
+	}
+	if err := beat(); !errors.Is(err, schema.ErrUnavailable) {
+		t.Errorf("the new gateway has not given the node its set: %v", err)
+	}
+	eventually(t, "heartbeats have the agent fetch its set", func() bool { return beat() == nil && a.counts() == 2 })
 }
 
 // An assignment that cannot be read is not one that was removed.

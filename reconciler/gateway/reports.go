@@ -19,6 +19,11 @@ const (
 	// maxStrays bounds the pods that one node may speak of though nobody
 	// assigned them: what it ran when the store was lost.
 	maxStrays = 1000
+	// maxStrayBytes bounds what all of those take in the store.
+	maxStrayBytes = 32 << 20
+	// maxStatus bounds a pod's status, maxNode a node, in bytes of JSON.
+	maxStatus = 128 << 10
+	maxNode   = 512 << 10
 	// nodeWriteEvery is how often a node is written of which only the heartbeat changed.
 	nodeWriteEvery = 5 * time.Minute
 	// leaseTTL is how long a node counts as there after it was heard.
@@ -94,10 +99,11 @@ func (g *Gateway) judge(n *node, r *schema.PodReport) (*entry, error) {
 		told.Pod = assigned.Value.Pod
 		told.Pod.Status = r.Pod.Status
 		r = &told
-		delete(n.strays, pod)
+		n.unstray(pod)
 	case ours:
 		// Its own word of before, about a pod that is no longer assigned to it.
-	case isStored && old.Node != n.name && old.Node != "": // without a node it is the planner's word on a pod that waits for one
+	case isStored && old.Node != n.name && old.Node != "":
+		// Without a node it is the planner's word on a pod that waits for one.
 		return nil, fmt.Errorf("pod %s is reported by another node: %w", pod, schema.ErrRefused)
 	case len(g.assigned[pod]) > 0 && !isAssigned:
 		return nil, fmt.Errorf("pod %s is assigned to another node: %w", pod, schema.ErrRefused)
@@ -105,17 +111,37 @@ func (g *Gateway) judge(n *node, r *schema.PodReport) (*entry, error) {
 		return nil, nil // nobody waits to hear it
 	case isAssigned || isStored && !old.Gone && old.Node != "":
 		return nil, nil // another pod has the name by now
-	case !g.mayStray(n, pod):
-		return nil, fmt.Errorf("node %s reports more than %d pods that were not assigned to it: %w", n.name, maxStrays, schema.ErrRefused)
 	}
 	if isStored && same(old, r) && !g.inbox.has(key) {
 		return nil, nil
 	}
-	text, err := json.Marshal(r)
+	text, err := encode(r)
 	if err != nil {
-		return nil, fmt.Errorf("report of pod %s: %w: %w", pod, err, schema.ErrRefused)
+		return nil, err
+	}
+	if !wanted && !g.mayStray(n, pod, len(text)) {
+		return nil, fmt.Errorf("node %s reports more than %d pods, or %d bytes of them, that were not assigned to it: %w", n.name, maxStrays, maxStrayBytes, schema.ErrRefused)
 	}
 	return &entry{key: key, node: n.name, value: text}, nil
+}
+
+// encode makes the value to be stored of a report.
+func encode(r *schema.PodReport) ([]byte, error) {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("report of pod %s/%s: %w: %w", r.Pod.Namespace, r.Pod.Name, err, schema.ErrRefused)
+	}
+	if len(text) <= maxStatus {
+		return text, nil
+	}
+	status, err := json.Marshal(r.Pod.Status)
+	if err == nil && len(status) > maxStatus {
+		err = fmt.Errorf("its status has %d bytes, at most %d are stored", len(status), maxStatus)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("report of pod %s/%s: %w: %w", r.Pod.Namespace, r.Pod.Name, err, schema.ErrRefused)
+	}
+	return text, nil
 }
 
 // same says whether a report tells nothing new.
@@ -124,23 +150,33 @@ func same(old, r *schema.PodReport) bool {
 }
 
 // mayStray counts the pods that a node reports and nobody assigned.
-func (g *Gateway) mayStray(n *node, pod schema.PodKey) bool {
-	if n.strays[pod] {
-		return true
+func (g *Gateway) mayStray(n *node, pod schema.PodKey, size int) bool {
+	fits := func() bool {
+		more := size - n.strays[pod]
+		if n.strays[pod] == 0 && len(n.strays) >= maxStrays {
+			return false
+		}
+		return n.strayBytes+more <= maxStrayBytes
 	}
-	if len(n.strays) >= maxStrays {
+	if !fits() { // some may have been adopted or deleted
 		for p := range n.strays {
-			_, exists := g.o.Actual.Get(kv.ObjectKey(podObject(p)))
-			if !exists || len(g.assigned[p]) > 0 {
-				delete(n.strays, p)
+			if _, exists := g.o.Actual.Get(kv.ObjectKey(podObject(p))); p != pod && (!exists || len(g.assigned[p]) > 0) {
+				n.unstray(p)
 			}
 		}
 	}
-	if len(n.strays) >= maxStrays {
+	if !fits() {
 		return false
 	}
-	n.strays[pod] = true
+	n.unstray(pod)
+	n.strays[pod] = size
+	n.strayBytes += size
 	return true
+}
+
+func (n *node) unstray(p schema.PodKey) {
+	n.strayBytes -= n.strays[p]
+	delete(n.strays, p)
 }
 
 // sane refuses what no agent would send.
@@ -179,7 +215,9 @@ func (g *Gateway) takeNode(r kv.Request) {
 	if !n.synced {
 		// A node is known only after it was told its set and said what it runs:
 		// a store that was lost would else be filled with pods made anew.
-		g.answer(r, kv.AnswerError(fmt.Errorf("node %s is to sync first: %w", r.Node, schema.ErrUnavailable)))
+		a := kv.AnswerError(fmt.Errorf("node %s is to sync first: %w", r.Node, schema.ErrUnavailable))
+		a.Generation = &kv.Generation{Epoch: g.epoch}
+		g.answer(r, a)
 		return
 	}
 	told.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Node"))
@@ -190,6 +228,9 @@ func (g *Gateway) takeNode(r kv.Request) {
 	old, _ := stored.Value.Object.(*corev1.Node)
 	if old == nil || now.Sub(n.written) > nodeWriteEvery || !sameNode(old, told) || g.inbox.has(key) {
 		text, err := json.Marshal(told)
+		if err == nil && len(text) > maxNode {
+			err = fmt.Errorf("%d bytes, at most %d are stored", len(text), maxNode)
+		}
 		if err != nil {
 			g.refuse(r, "report cannot be read", fmt.Errorf("node %s: %w: %w", told.Name, err, schema.ErrRefused))
 			return

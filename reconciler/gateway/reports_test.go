@@ -115,6 +115,33 @@ func TestStraysAreStoredUpToABound(t *testing.T) {
 	a.report(t, report("n1", pod("one-more"), corev1.PodRunning))
 }
 
+func TestStoredBytesAreBounded(t *testing.T) {
+	c := newCluster(t)
+	c.assign("n1", pod("mine"))
+	a := c.agent("n1")
+	fat := report("n1", pod("mine"), corev1.PodRunning)
+	fat.Pod.Status.Message = strings.Repeat("x", maxStatus)
+	if err := a.ReportPods(t.Context(), []schema.PodReport{fat}); !errors.Is(err, schema.ErrRefused) {
+		t.Errorf("a status of %d bytes: %v", maxStatus, err)
+	}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Annotations: map[string]string{"x": strings.Repeat("x", maxNode)}}}
+	if err := a.ReportNode(t.Context(), node); !errors.Is(err, schema.ErrRefused) {
+		t.Errorf("a node of %d bytes: %v", maxNode, err)
+	}
+	c.stopGateway()
+	n := c.gateway.node("n1")
+	stored := 0
+	for i := range 100 {
+		if c.gateway.mayStray(n, schema.PodKey{Namespace: "default", Name: fmt.Sprint("s", i)}, 1<<20) {
+			stored++
+			c.put(kv.Actuals, podKey(fmt.Sprint("s", i)), report("n1", pod(fmt.Sprint("s", i)), corev1.PodRunning))
+		}
+	}
+	if stored != maxStrayBytes>>20 || n.strayBytes != maxStrayBytes {
+		t.Errorf("%d strays of a megabyte are stored, %d bytes", stored, n.strayBytes)
+	}
+}
+
 // The reconciler and the gateway write the same key: nobody's word is lost, and
 // nobody waits for ever.
 func TestConflictsAreTriedAgain(t *testing.T) {

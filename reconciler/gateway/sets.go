@@ -33,14 +33,15 @@ type node struct {
 	uses       map[schema.ObjectKey]map[schema.ObjectKey]bool // pod → objects it uses
 	users      map[schema.ObjectKey]map[schema.ObjectKey]bool // object → pods that use it
 	dirty      map[schema.ObjectKey]bool                      // to be looked at
-	strays     map[schema.PodKey]bool                         // pods it reports that nobody assigned
-	written    time.Time                                      // when its report was last stored
+	strays     map[schema.PodKey]int                          // pods it reports that nobody assigned, and their bytes in the store
+	strayBytes int
+	written    time.Time // when its report was last stored
 }
 
 func (g *Gateway) node(n schema.NodeName) *node {
 	x := g.nodes[n]
 	if x == nil {
-		x = &node{name: n, dirty: map[schema.ObjectKey]bool{}, strays: map[schema.PodKey]bool{}}
+		x = &node{name: n, dirty: map[schema.ObjectKey]bool{}, strays: map[schema.PodKey]int{}}
 		x.clear()
 		g.nodes[n] = x
 	}
@@ -107,10 +108,9 @@ func (g *Gateway) follow(assignments, desired *kv.Changes) {
 // anew: the store has lost some of what it held of them.
 func (g *Gateway) askAgain() {
 	for _, n := range g.nodes {
-		if n.synced {
-			n.generation++ // a gap
-			g.greet(n)
-		}
+		n.synced = false
+		n.generation++ // a gap
+		g.greet(n)
 	}
 }
 

@@ -119,6 +119,7 @@ func (r *receiver) follow(ctx context.Context) {
 	grace := time.NewTimer(deltaGrace)
 	grace.Stop()
 	defer grace.Stop()
+	waiting := false // for the grace to end
 	for {
 		select {
 		case <-ctx.Done():
@@ -128,8 +129,12 @@ func (r *receiver) follow(ctx context.Context) {
 				return // what was sent meanwhile did not arrive
 			}
 		case <-a.resync:
-			grace.Reset(deltaGrace)
+			if !waiting {
+				waiting = true
+				grace.Reset(deltaGrace)
+			}
 		case <-grace.C:
+			waiting = false
 			if a.behind() {
 				a.log.Warn("changes of the node's assignments were lost, fetching all of them")
 				return
@@ -290,13 +295,10 @@ func (a *Agent) ReportNode(ctx context.Context, n *corev1.Node) error {
 		return fmt.Errorf("report of node %s has %d bytes, more than the %d that a message holds: %w", n.Name, len(content), MaxMessage, schema.ErrRefused)
 	}
 	answer, err := a.ask(ctx, VerbNode, content)
-	if err != nil {
-		return err
-	}
-	if answer.Generation != nil {
+	if answer.Generation != nil { // also beside an error
 		a.told(*answer.Generation)
 	}
-	return nil
+	return err
 }
 
 // ask sends one request and waits for its answer.

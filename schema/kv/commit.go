@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	// batchFrom is the number of writes from which one batch with one sync to
-	// disk is faster than as many writes with one each.
-	batchFrom = 20
+	// batchFrom is the number of writes from which one batch, with one sync to
+	// disk, is faster than as many writes with one each; a busy disk lowers it.
+	batchFrom = 16
 	// batchMost is what the server takes in one batch.
 	batchMost = 1000
 
@@ -48,7 +48,7 @@ type Write struct {
 
 // Commit makes the writes durable and returns the new revision of each, 0 for
 // one that was not written. Writes to one bucket go as one atomic batch (of at
-// most 1,000; more go as several) when they are more than 20, else one by one;
+// most 1,000; more go as several) when they are 16 or more, else one by one;
 // buckets are written in the order in which they first appear, and after a
 // failed bucket no other is touched. Each key may appear once.
 //
@@ -60,7 +60,7 @@ func (s *Store) Commit(ctx context.Context, writes []Write) ([]uint64, error) {
 	revisions := make([]uint64, len(writes))
 	for _, group := range groups(writes) {
 		var err error
-		if len(group) > batchFrom {
+		if len(group) >= batchFrom {
 			err = s.commitBatches(ctx, writes, group, revisions)
 		} else {
 			err = s.commitEach(ctx, writes, group, revisions)

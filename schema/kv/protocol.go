@@ -143,6 +143,9 @@ func (a Answer) err() error {
 
 // DecodePods reads the content of a pods request.
 func DecodePods(data []byte) ([]schema.PodReport, error) {
+	if err := dense(data); err != nil {
+		return nil, fmt.Errorf("reports of pods: %w", err)
+	}
 	var reports []schema.PodReport
 	if err := json.Unmarshal(data, &reports); err != nil {
 		return nil, fmt.Errorf("reports of pods: %w: %w", err, schema.ErrRefused)
@@ -152,11 +155,38 @@ func DecodePods(data []byte) ([]schema.PodReport, error) {
 
 // DecodeNode reads the content of a node request.
 func DecodeNode(data []byte) (*corev1.Node, error) {
+	if err := dense(data); err != nil {
+		return nil, fmt.Errorf("report of a node: %w", err)
+	}
 	n := new(corev1.Node)
 	if err := json.Unmarshal(data, n); err != nil {
 		return nil, fmt.Errorf("report of a node: %w: %w", err, schema.ErrRefused)
 	}
 	return n, nil
+}
+
+const (
+	// sparseAllowance is how many elements a message may have whatever its length.
+	sparseAllowance = 4096
+	// sparseBytes is how many bytes an element must have beyond that, on average.
+	sparseBytes = 12
+)
+
+// dense refuses JSON of many tiny elements. A container written as "1," takes
+// hundreds of bytes once it is decoded, though the decoder then refuses it: a
+// message of 1 MB could take half a gigabyte.
+func dense(data []byte) error {
+	elements := 0
+	for _, c := range data {
+		switch c {
+		case ',', '{', '[':
+			elements++
+		}
+	}
+	if elements > sparseAllowance+len(data)/sparseBytes {
+		return fmt.Errorf("%d elements in %d bytes: %w", elements, len(data), schema.ErrRefused)
+	}
+	return nil
 }
 
 // frames cuts content into messages: a line that names the content and says

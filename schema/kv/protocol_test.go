@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -157,6 +158,34 @@ func TestReportsArePackedIntoMessages(t *testing.T) {
 	huge.Annotations = map[string]string{"x": strings.Repeat("y", MaxMessage)}
 	if _, _, err := packReports([]schema.PodReport{{Node: "n1", Pod: huge}}); !errors.Is(err, schema.ErrRefused) {
 		t.Errorf("a report too large for a message: %v", err)
+	}
+}
+
+// Decoding a message takes memory in proportion to its length, also one that is
+// made to take more.
+func TestDecodingIsBounded(t *testing.T) {
+	fill := func(before, element, after string) []byte {
+		return []byte(before + strings.Repeat(element+",", (MaxMessage-len(before)-len(after))/(len(element)+1)-1) + element + after)
+	}
+	for name, data := range map[string][]byte{
+		"empty reports":    fill(`[`, `{}`, `]`),
+		"null reports":     fill(`[`, `null`, `]`),
+		"numbers":          fill(`[`, `1`, `]`),
+		"empty containers": fill(`[{"pod":{"spec":{"containers":[`, `{}`, `]}}}]`),
+		"null containers":  fill(`[{"pod":{"spec":{"containers":[`, `null`, `]}}}]`),
+		"number for each":  fill(`[{"pod":{"spec":{"containers":[`, `1`, `]}}}]`),
+		"names only":       fill(`[{"pod":{"spec":{"containers":[`, `{"name":"abcdefgh"}`, `]}}}]`),
+		"deep":             bytes.Repeat([]byte("["), MaxMessage),
+		"images":           fill(`{"status":{"images":[`, `{}`, `]}}`),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		DecodePods(data)
+		DecodeNode(data)
+		runtime.ReadMemStats(&after)
+		if mb := (after.TotalAlloc - before.TotalAlloc) >> 20; mb > 200 {
+			t.Errorf("%s: %d MiB for %d bytes", name, mb, len(data))
+		}
 	}
 }
 

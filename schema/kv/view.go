@@ -315,7 +315,7 @@ func (v *View[T]) open(ctx context.Context) (jetstream.KeyWatcher, error) {
 // drain ends a watch and takes what it still wants to say, without which its
 // goroutine would never end.
 func drain(w jetstream.KeyWatcher) {
-	w.Stop() // an error means that it is at its end already
+	w.Stop() //nolint:errcheck // fails only when it is at its end already
 	for range w.Updates() {
 	}
 }
