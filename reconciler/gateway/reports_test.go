@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -263,7 +264,11 @@ func TestFloodStopsOnlyItsNode(t *testing.T) {
 			}
 		})
 	}
+	var most uint64
 	for i := range 100 {
+		var mem runtime.MemStats
+		runtime.ReadMemStats(&mem)
+		most = max(most, mem.HeapInuse)
 		r := report("n1", pod("a"), corev1.PodRunning)
 		r.Pod.Status.Message = fmt.Sprint(i)
 		began := time.Now()
@@ -273,6 +278,11 @@ func TestFloodStopsOnlyItsNode(t *testing.T) {
 	}
 	close(stop)
 	flood.Wait()
+	// Server, gateway and attackers together.
+	if most > 512<<20 {
+		t.Errorf("%d MiB are in use", most>>20)
+	}
+	t.Logf("at most %d MiB in use", most>>20)
 	if c.stored("a").Pod.Status.Message != "99" {
 		t.Error("the newest report is not stored")
 	}

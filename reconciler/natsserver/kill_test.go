@@ -1,0 +1,128 @@
+package natsserver
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/pawl-project/pawl/schema/kv"
+)
+
+// childDir names the directory for which this test binary is a server to be killed.
+const childDir = "PAWL_TEST_NATSSERVER_CHILD"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childDir); dir != "" {
+		fmt.Println(serveAndWrite(dir))
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// serveAndWrite writes keys until it is killed, and prints each that was acknowledged.
+func serveAndWrite(dir string) error {
+	ctx := context.Background()
+	fmt.Println("starting")
+	s, err := Start(ctx, options(dir, ""))
+	if err != nil {
+		return err
+	}
+	creds, err := s.ControlCredentials()
+	if err != nil {
+		return err
+	}
+	c, err := kv.Connect(ctx, kv.ConnOptions{InProcess: s, Credentials: creds, Name: "writer", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	store, err := kv.OpenStore(ctx, c, kv.StoreOptions{})
+	if err != nil {
+		return err
+	}
+	for i := 0; ; i++ {
+		var writes []kv.Write
+		for j := range 1 + 20*(i%2) { // single writes and batches in turn
+			writes = append(writes, kv.Write{Bucket: kv.Desired, Key: fmt.Sprintf("k.%d-%d-%d", os.Getpid(), i, j), Value: []byte("{}")})
+		}
+		if _, err := store.Commit(ctx, writes); err != nil {
+			return err
+		}
+		for _, w := range writes {
+			fmt.Println("acked", w.Key)
+		}
+	}
+}
+
+// runAndKill runs the child, kills it delay after it began to start, and
+// returns the keys that it saw acknowledged.
+func runAndKill(t *testing.T, dir string, delay time.Duration) []string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	child := exec.CommandContext(ctx, os.Args[0])
+	child.Env = append(os.Environ(), childDir+"="+dir)
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var acked []string
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		var key string
+		switch _, err := fmt.Sscanf(lines.Text(), "acked %s", &key); {
+		case err == nil:
+			acked = append(acked, key)
+		case lines.Text() == "starting":
+			timer := time.AfterFunc(delay, cancel) // which kills it
+			defer timer.Stop()
+		default:
+			t.Errorf("killed after %s before, the server says: %s", delay, lines.Text())
+		}
+	}
+	child.Wait() // it was killed
+	return acked
+}
+
+// Killed at any moment of its start and of its work, the server starts again and
+// has everything that it acknowledged.
+func TestKilledServerHasWhatItAcknowledged(t *testing.T) {
+	var dir string
+	var acked []string
+	check := func() {
+		t.Helper()
+		s := startServer(t, options(dir, ""))
+		defer s.Close()
+		c, _ := openStore(t, s)
+		have := map[string]bool{}
+		for _, k := range keysOf(t, c) {
+			have[k] = true
+		}
+		for _, k := range acked {
+			if !have[k] {
+				t.Errorf("%s was acknowledged and is gone", k)
+			}
+		}
+	}
+	for i := range 25 {
+		if i%5 == 0 { // anew, so that some are killed while they make their streams
+			if i > 0 {
+				check()
+			}
+			dir, acked = t.TempDir(), nil
+		}
+		acked = append(acked, runAndKill(t, dir, time.Duration(i*6)*time.Millisecond)...)
+	}
+	acked = append(acked, runAndKill(t, dir, 500*time.Millisecond)...)
+	check()
+	if len(acked) == 0 {
+		t.Error("nothing was acknowledged in time: the test shows nothing")
+	}
+	t.Logf("%d keys in the last store", len(acked))
+}
