@@ -21,7 +21,7 @@ func (e environment) resource(r *corev1.ResourceFieldSelector) (string, error) {
 		}
 	}
 	which, name, ok := strings.Cut(r.Resource, ".")
-	q := resource.Quantity{}
+	var q resource.Quantity
 	switch {
 	case ok && which == "limits":
 		q = e.limit(c, corev1.ResourceName(name))

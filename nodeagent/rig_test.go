@@ -173,7 +173,6 @@ type control struct {
 	history  []string
 	nodes    []*corev1.Node
 	down     error // why reports are not taken; nil: they are
-	handler  chan nodeagent.Handler
 	h        nodeagent.Handler
 }
 

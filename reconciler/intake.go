@@ -26,9 +26,13 @@ type intake struct {
 	log      *slog.Logger
 	wake     chan struct{} // holds one token when newest is not taken
 
-	mu     sync.Mutex
-	newest *verdict
+	mu      sync.Mutex
+	newest  *verdict
+	refused []*verdict // pushes that never became the branch's head: only to be recorded
 }
+
+// keptRefusals bounds the refused pushes that wait to be recorded; the newest stay.
+const keptRefusals = 32
 
 func newIntake(log *slog.Logger) *intake {
 	return &intake{
@@ -65,10 +69,32 @@ func (in *intake) take(ctx context.Context, c schema.Commit) error {
 	return nil
 }
 
+// refuse notes a push that was turned away, for the record.
+func (in *intake) refuse(c schema.Commit, refusal *schema.Refusal) {
+	in.mu.Lock()
+	in.refused = append(in.refused, &verdict{commit: c, refusal: refusal, seen: time.Now()})
+	in.refused = in.refused[max(0, len(in.refused)-keptRefusals):]
+	in.mu.Unlock()
+	in.wakeUp()
+}
+
+// turnedAway returns the refused pushes that were not recorded yet.
+func (in *intake) turnedAway() []*verdict {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	refused := in.refused
+	in.refused = nil
+	return refused
+}
+
 func (in *intake) put(v *verdict) {
 	in.mu.Lock()
 	in.newest = v
 	in.mu.Unlock()
+	in.wakeUp()
+}
+
+func (in *intake) wakeUp() {
 	select {
 	case in.wake <- struct{}{}:
 	default:

@@ -96,6 +96,11 @@ func (l *loop) step(ctx context.Context, c changes, now time.Time) (recheck time
 			return time.Time{}, err
 		}
 	}
+	for _, v := range l.intake.turnedAway() {
+		if err := l.record(ctx, newRecord(v)); err != nil {
+			l.log.Warn("a refused push is not recorded", "commit", short(v.commit.ID), "error", err)
+		}
+	}
 	if !l.checked && l.current != nil {
 		if _, err := l.desire(ctx, *l.current, now); err != nil {
 			return time.Time{}, err

@@ -95,12 +95,12 @@ func names(keys []schema.ObjectKey) []string {
 }
 
 // record remembers what became of a commit. The commit that already was the
-// newest one (the daemon was restarted, say) keeps the record it has.
+// newest one with its result (the daemon was restarted, say) keeps the record it has.
 func (l *loop) record(ctx context.Context, r *schema.RevisionRecord) error {
 	known := l.records()
-	if n := len(known); n > 0 && known[n-1].Commit == r.Commit && known[n-1].Result == r.Result {
-		if r.Result == schema.RevisionApplied && known[n-1].Settled == nil {
-			l.applied = known[n-1]
+	if old := newestWith(known, r.Result); old != nil && old.Commit == r.Commit {
+		if r.Result == schema.RevisionApplied && old.Settled == nil {
+			l.applied = old
 		}
 		return nil
 	}
@@ -118,6 +118,16 @@ func (l *loop) record(ctx context.Context, r *schema.RevisionRecord) error {
 	}
 	if r.Result == schema.RevisionApplied {
 		l.applied = r
+	}
+	return nil
+}
+
+// newestWith is the newest record with a result; nil when there is none.
+func newestWith(known []*schema.RevisionRecord, result schema.RevisionResult) *schema.RevisionRecord {
+	for _, r := range slices.Backward(known) {
+		if r.Result == result {
+			return r
+		}
 	}
 	return nil
 }

@@ -126,7 +126,8 @@ func openHost(ctx context.Context, cfg Config, in *intake) (frontDoor, func(cont
 			case <-ctx.Done():
 			}
 		},
-		Logger: cfg.Logger.With("room", "githost"),
+		Refused: in.refuse,
+		Logger:  cfg.Logger.With("room", "githost"),
 	})
 	if err != nil {
 		return frontDoor{}, nil, err

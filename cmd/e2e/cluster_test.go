@@ -54,7 +54,7 @@ func newCluster(t testing.TB, args ...string) *cluster {
 func prepareCluster(t testing.TB, args ...string) *cluster {
 	t.Helper()
 	// Short, because socket paths are bounded at 107 bytes.
-	dir, err := os.MkdirTemp("/tmp", "pw")
+	dir, err := os.MkdirTemp("", "pw")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func (c *cluster) remove() {
 // env is the environment of every command: nothing of the user's leaks in.
 func (c *cluster) env() []string {
 	return []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + c.dir, "XDG_CONFIG_HOME=" + c.dir,
+		"PATH=" + os.Getenv("PATH"), "HOME=" + c.dir, "TMPDIR=" + c.dir, "XDG_CONFIG_HOME=" + c.dir,
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0",
 		"GIT_AUTHOR_NAME=Ada", "GIT_AUTHOR_EMAIL=ada@example.org",
 		"GIT_COMMITTER_NAME=Ada", "GIT_COMMITTER_EMAIL=ada@example.org",

@@ -149,8 +149,11 @@ spec:
 	want := []string{"blue hello " + secret, "from a file", secret, "empty"}
 	c.eventually(30*time.Second, "the pod's log holds what it read", func() error {
 		logs, err := filepath.Glob(filepath.Join(c.data, "logs", "pods", "default_reader_*", "main", "0.log"))
-		if err != nil || len(logs) != 1 {
-			return fmt.Errorf("logs %v, %v", logs, err)
+		if err != nil {
+			return err
+		}
+		if len(logs) != 1 {
+			return fmt.Errorf("logs %v", logs)
 		}
 		text, err := os.ReadFile(logs[0])
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/duration"
@@ -87,14 +88,24 @@ func printHistory(out, errOut io.Writer, records []schema.RevisionRecord, output
 	fmt.Fprintln(w, "COMMIT\tAUTHOR\tAGE\tRESULT\tCHANGES\tSETTLED\tSUBJECT")
 	for _, r := range records {
 		fmt.Fprintln(w, strings.Join([]string{
-			r.Commit[:min(10, len(r.Commit))], r.Author, duration.HumanDuration(now.Sub(r.Seen)),
-			string(r.Result), changes(r), settled(r), r.Subject,
+			r.Commit[:min(10, len(r.Commit))], printable(r.Author), duration.HumanDuration(now.Sub(r.Seen)),
+			string(r.Result), changes(r), settled(r), printable(r.Subject),
 		}, "\t"))
 		if output == "wide" {
 			printDetails(w, r)
 		}
 	}
 	return w.Flush()
+}
+
+// printable keeps what a commit's author wrote from steering the terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
 }
 
 // changes counts what a revision did, as git does: +created ~changed -removed.
@@ -122,13 +133,13 @@ func printDetails(w io.Writer, r schema.RevisionRecord) {
 		keys []string
 	}{{"+", r.Created}, {"~", r.Changed}, {"-", r.Removed}} {
 		for _, k := range group.keys {
-			fmt.Fprintf(w, "  %s %s\n", group.sign, k)
+			fmt.Fprintf(w, "  %s %s\n", group.sign, printable(k))
 		}
 	}
 	for _, f := range r.Faults {
-		fmt.Fprintf(w, "  %s\n", f)
+		fmt.Fprintf(w, "  %s\n", printable(f.String()))
 	}
 	for _, f := range r.Warnings {
-		fmt.Fprintf(w, "  warning: %s\n", f)
+		fmt.Fprintf(w, "  warning: %s\n", printable(f.String()))
 	}
 }

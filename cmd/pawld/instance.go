@@ -60,9 +60,6 @@ func (i *instance) name() string {
 func (i *instance) tokenFile() string     { return filepath.Join(i.data, "token") }
 func (i *instance) pidFile() string       { return filepath.Join(i.run, "pawld.pid") }
 func (i *instance) natsCredsFile() string { return filepath.Join(i.data, "keys", "operator.creds") }
-func (i *instance) containerdSock() string {
-	return filepath.Join(i.run, "containerd", "containerd.sock")
-}
 
 // lock makes this process the instance's only daemon until it ends, and leaves
 // its pid for `pawld down`.

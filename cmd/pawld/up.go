@@ -135,7 +135,11 @@ func up(ctx context.Context, c *upConfig, logTo io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer closeRuntime()
+	defer func() {
+		if err := closeRuntime(); err != nil {
+			log.Warn("close the runtime", "error", err)
+		}
+	}()
 	if err := c.leaveContext(server, address, reconcilerConfig.Token, log); err != nil {
 		return err
 	}

@@ -171,7 +171,10 @@ func TestCloseDuringPull(t *testing.T) {
 		t.Fatal(err)
 	}
 	asked := make(chan struct{}, 100)
-	reg.behave(func(_ http.ResponseWriter, r *http.Request, _ http.Handler) { asked <- struct{}{}; <-r.Context().Done() })
+	reg.behave(func(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
+		asked <- struct{}{}
+		<-r.Context().Done()
+	})
 	failed := make(chan error, 1)
 	rt := g.rt
 	go func() {

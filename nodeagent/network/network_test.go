@@ -187,6 +187,8 @@ func newFixture(t testing.TB, cidr string) *fixture {
 	if err := f.host.handle().LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: 1}}); err != nil {
 		t.Fatal(err)
 	}
+	// A new namespace takes this over from the machine, which may forward.
+	f.host.in(func() error { return os.WriteFile(forwardingFile, []byte("0\n"), 0o644) })
 	f.restart(cidr)
 	f.setup()
 	return f

@@ -37,6 +37,9 @@ type Options struct {
 	// never twice the same in a row and never an older one after a newer one.
 	// The push waits for it: it must return promptly.
 	Pushed func(schema.Commit)
+	// Refused, when set, is told of a commit that did not become the deployed
+	// branch's head, without its tree. The push waits for it.
+	Refused func(schema.Commit, *schema.Refusal)
 
 	MaxPackBytes int64         // of one push, as sent; 0 means 64 MiB
 	MaxPushes    int           // at once, the others wait; 0 means 4

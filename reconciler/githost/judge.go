@@ -83,6 +83,7 @@ func (h *Host) judgeDeployed(ctx context.Context, repository *gitsource.Reposito
 	var refusal *schema.Refusal
 	switch {
 	case errors.As(err, &refusal):
+		h.tellRefused(ctx, repository, c.new, refusal)
 		v.accepted = false
 		v.report("", refusal.Faults)
 		v.say("pawl: refused: %s, nothing was changed; %s", count(len(refusal.Faults), "fault"), stays)
@@ -102,6 +103,21 @@ func (h *Host) judgeDeployed(ctx context.Context, repository *gitsource.Reposito
 		}
 		v.say("%s", summary)
 	}
+}
+
+// tellRefused hands on what the record of the revision needs, without the tree,
+// which is gone with the push.
+func (h *Host) tellRefused(ctx context.Context, repository *gitsource.Repository, id string, refusal *schema.Refusal) {
+	if h.o.Refused == nil {
+		return
+	}
+	c, err := repository.Commit(ctx, id, h.o.Path)
+	if err != nil {
+		h.log.Warn("a refused commit is not recorded", "commit", id, "error", err)
+		return
+	}
+	c.Tree = nil
+	h.o.Refused(c, refusal)
 }
 
 // review checks a branch that is not deployed: whatever is wrong with it is

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -40,7 +41,8 @@ func TestAssemblyIsIncremental(t *testing.T) {
 				t.Fatalf("got %v, want %v", gotErr, wantErr)
 			}
 			if wantErr != nil {
-				if len(gotErr.(*schema.Refusal).Faults) != len(wantErr.(*schema.Refusal).Faults) {
+				var got, want *schema.Refusal
+				if !errors.As(gotErr, &got) || !errors.As(wantErr, &want) || len(got.Faults) != len(want.Faults) {
 					t.Fatalf("got %v, want %v", gotErr, wantErr)
 				}
 				continue

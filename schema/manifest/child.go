@@ -82,12 +82,12 @@ func (r *childRunner) run(ctx context.Context, request *childRequest) ([]childRe
 	if readErr != nil {
 		_ = cmd.Cancel()
 	}
-	<-sent
+	sendErr := <-sent
 	waitErr := cmd.Wait()
 	if parent.Err() != nil {
 		return nil, parent.Err()
 	}
-	if readErr == nil && waitErr == nil {
+	if readErr == nil && sendErr == nil && waitErr == nil {
 		return results, nil
 	}
 	return results, &errChildDied{begun: begun, why: whyDied(ctx, readErr, waitErr, words.String())}

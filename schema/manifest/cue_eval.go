@@ -41,7 +41,11 @@ func definitionsIn(ctx *cue.Context) cue.Value {
 		if err != nil {
 			panic(err)
 		}
-		if err := instance.AddFile(ownFiles+name, content); err != nil {
+		file, err := parser.ParseFile(ownFiles+name, content, parser.ParseComments)
+		if err != nil {
+			panic(err)
+		}
+		if err := instance.AddSyntax(file); err != nil {
 			panic(err)
 		}
 	}
