@@ -154,14 +154,12 @@ func (d *Daemon) watch(ctx context.Context, p *process) bool {
 // Stop ends the daemon. Shims and containers are not its children: remove them
 // before (Runtime.DestroyAll), they would live on.
 func (d *Daemon) Stop(ctx context.Context) error {
-	p := d.running()
-	if p == nil {
-		return d.forget()
+	if p := d.running(); p != nil {
+		if err := p.end(ctx, stopWithin); err != nil {
+			return err
+		}
 	}
-	if err := p.end(ctx, stopWithin); err != nil {
-		return err
-	}
-	return d.forget()
+	return errors.Join(d.endShims(), d.forget())
 }
 
 func (d *Daemon) forget() error {
@@ -241,8 +239,11 @@ func (d *Daemon) spawn(ctx context.Context) error {
 		case <-p.dead:
 			return fmt.Errorf("containerd ended at once: %s: %w", lastLine(d.logFile()), schema.ErrUnavailable)
 		default:
-			return errors.Join(err, p.end(context.WithoutCancel(ctx), 0))
 		}
+		if ctx.Err() != nil {
+			return err // whoever starts next finds it
+		}
+		return errors.Join(err, p.end(ctx, 0))
 	}
 	d.opts.Logger.Info("containerd runs", "pid", p.pid, "took", time.Since(began).Round(time.Millisecond))
 	d.keep(p)

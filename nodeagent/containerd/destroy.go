@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pawl-project/pawl/nodeagent/pod"
@@ -33,7 +35,15 @@ func (r *Runtime) DestroyAll(ctx context.Context) error {
 	if err := errors.Join(g.Wait(), errors.Join(faults...)); err != nil {
 		return err
 	}
-	return r.removeCgroup(r.instanceCgroup())
+	if err := r.killCgroup(r.instanceCgroup()); err != nil {
+		return err
+	}
+	for tries := 0; ; tries++ { // a killed process leaves its cgroup a moment later
+		err := r.removeCgroup(r.instanceCgroup())
+		if !errors.Is(err, unix.EBUSY) || tries == 50 || !wait(ctx, 20*time.Millisecond) {
+			return err
+		}
+	}
 }
 
 func (r *Runtime) destroy(ctx context.Context, uid types.UID) error {

@@ -1,0 +1,78 @@
+package containerd
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// killCgroup ends every process below a cgroup of ours: containers that no
+// record knows of, because their shim or containerd was killed while it made them.
+func (r *Runtime) killCgroup(path string) error {
+	root := r.limits.cgroup["cpu"]
+	if r.limits.v2() {
+		root = r.limits.cgroup[""]
+	}
+	return filepath.WalkDir(filepath.Join(root, path), func(dir string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, field := range strings.Fields(string(text)) {
+			if pid, err := strconv.Atoi(field); err == nil && pid > 1 {
+				if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+					return fmt.Errorf("end process %d of %s: %w", pid, path, err)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// endShims ends the shims that were started for this daemon and that it forgot,
+// because it was killed before it had written them down. They are known by the
+// address in their arguments, which is this instance's own.
+func (d *Daemon) endShims() error {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		raw, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		if err != nil {
+			continue // it ended while we looked
+		}
+		if isShimOf(strings.Split(string(raw), "\x00"), d.Address()) {
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("end shim %d: %w", pid, err)
+			}
+		}
+	}
+	return nil
+}
+
+// isShimOf says whether a command line is that of a shim of the containerd at address.
+func isShimOf(args []string, address string) bool {
+	if !strings.HasPrefix(filepath.Base(args[0]), "containerd-shim") {
+		return false
+	}
+	i := slices.Index(args, "-address")
+	return i >= 0 && i+1 < len(args) && args[i+1] == address
+}
