@@ -123,7 +123,15 @@ func TestEndWithoutDaemon(t *testing.T) {
 	eventually(t, "the process ends", func() bool { return !alive(pid, c.ID) })
 	defer keep(t, d)()
 	s := p.await("it ended", func(s pod.Seen) bool { return s.Containers[0].State == pod.ContainerExited })
-	if s.Containers[0].ExitCode != 4 || s.Containers[1].State != pod.ContainerRunning {
+	version, err := g.rt.Version(g.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := int32(4)
+	if strings.HasPrefix(version, "containerd://v2") || strings.HasPrefix(version, "containerd://2") {
+		want = exitUnknown // 2.x drops a task that it finds stopped when it starts
+	}
+	if s.Containers[0].ExitCode != want || s.Containers[1].State != pod.ContainerRunning {
 		t.Errorf("seen %+v", s.Containers)
 	}
 }
