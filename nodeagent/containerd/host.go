@@ -18,7 +18,7 @@ import (
 
 // host is what this machine and this process allow.
 type host struct {
-	cgroup      map[string]string // mount point of each v1 controller; "" is v2's, when v2 holds the controllers
+	cgroup      map[string]string // mount point of each v1 controller, and of the hybrid layout's unified; "" is v2's, when v2 holds the controllers
 	lowestOOM   int               // the lowest oom_score_adj this process may give
 	bounding    uint64            // the capabilities that can be given at all
 	maskedPaths []string
@@ -61,6 +61,9 @@ func (h host) v2() bool { return h.cgroup[""] != "" }
 // controllers of cgroup v1 that runc puts containers into.
 var controllers = []string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "net_cls", "net_prio", "perf_event", "hugetlb", "rdma", "misc", "systemd"}
 
+// unified names the v2 hierarchy that has no controllers, beside those of v1.
+const unified = "unified"
+
 // cgroupMounts finds where the hierarchies are mounted. With a hybrid layout the
 // v1 controllers count, as runc uses those.
 func cgroupMounts() (map[string]string, error) {
@@ -81,7 +84,13 @@ func cgroupMounts() (map[string]string, error) {
 	for s := bufio.NewScanner(f); s.Scan(); {
 		before, after, ok := strings.Cut(s.Text(), " - ")
 		fields, kind := strings.Fields(before), strings.Fields(after)
-		if !ok || len(fields) < 5 || len(kind) < 3 || kind[0] != "cgroup" {
+		if !ok || len(fields) < 5 || len(kind) < 3 || !strings.HasPrefix(kind[0], "cgroup") {
+			continue
+		}
+		if kind[0] == "cgroup2" {
+			// Without controllers, but runc puts containers there too, and removes
+			// only the last part of their path.
+			found[unified] = fields[4]
 			continue
 		}
 		for _, option := range strings.Split(kind[2], ",") {
