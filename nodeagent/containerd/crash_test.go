@@ -198,3 +198,43 @@ func TestLogPath(t *testing.T) {
 		t.Errorf("log at %s, want %s", c.LogPath, want)
 	}
 }
+
+// A process that containerd has forgotten, because it was killed together with
+// the shim, ends before its container is started again.
+func TestForgottenProcess(t *testing.T) {
+	d := ownDaemon(t)
+	g := rigOn(t, d)
+	p := g.pod("forgotten")
+	p.add("main", "sleep", "1000")
+	p.sandbox()
+	c := p.start("main", 0)
+	pid := g.pidOf(c.ID)
+	shim := shimOf(t, pid)
+	if err := d.running().end(g.ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(shim, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := clearTestDir(filepath.Join(d.opts.RunDir, "state")); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Start(g.ctx); err != nil {
+		t.Fatal(err)
+	}
+	defer keep(t, d)()
+	if !alive(pid, c.ID) {
+		t.Fatal("the process is gone: this tests nothing")
+	}
+	if s := p.look(); s.Containers[0].State != pod.ContainerExited {
+		t.Errorf("seen %+v", s)
+	}
+	if err := g.rt.Remove(g.ctx, c.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the process ends", func() bool { return !alive(pid, c.ID) })
+	if again := p.start("main", 0); again.State != pod.ContainerRunning || again.ID != c.ID {
+		t.Errorf("started again: %+v", again)
+	}
+	p.remove()
+}

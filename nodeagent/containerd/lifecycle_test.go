@@ -1,9 +1,17 @@
 package containerd
 
 import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pawl-project/pawl/nodeagent"
+	"github.com/pawl-project/pawl/nodeagent/pod"
 	"github.com/pawl-project/pawl/nodeagent/runtimetest"
 )
 
@@ -16,13 +24,49 @@ func TestSuite(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return rt
+			return patient{rt, g, t}
 		},
 		Close: func(rt nodeagent.Runtime) {
-			if err := rt.(*Runtime).Close(); err != nil {
+			if err := rt.(patient).Close(); err != nil {
 				t.Error(err)
 			}
 		},
 		Image: "busybox:1.37",
 	})
+}
+
+// patient returns from Start when a shell that is to honour TERM has come to its
+// trap: the kernel drops TERM for a first process that has no handler for it.
+type patient struct {
+	*Runtime
+	g *rig
+	t *testing.T
+}
+
+func (p patient) Start(ctx context.Context, q nodeagent.StartRequest) (pod.Container, error) {
+	c, err := p.Runtime.Start(ctx, q)
+	if err == nil && c.State == pod.ContainerRunning && runtimetest.HonoursTERM.Is(q.Container.Command) {
+		pid := p.g.pidOf(c.ID)
+		eventually(p.t, "it would honour TERM", func() bool { return catches(p.t, pid, unix.SIGTERM) })
+	}
+	return c, err
+}
+
+// catches says whether a process has a handler for a signal.
+func catches(tb testing.TB, pid int, signal unix.Signal) bool {
+	tb.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if hex, ok := strings.CutPrefix(line, "SigCgt:"); ok {
+			mask, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			return mask&(1<<(signal-1)) != 0
+		}
+	}
+	return false
 }

@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,8 +10,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pawl-project/pawl/schema"
 )
 
 // killCgroup ends every process below a cgroup of ours: containers that no
@@ -40,6 +44,30 @@ func (r *Runtime) killCgroup(path string) error {
 		}
 		return nil
 	})
+}
+
+// endOrphan ends what is left of a container that containerd has forgotten
+// although its process lives: containerd and the shim were killed together.
+// runc's state tells; it would refuse the container's next start.
+func (r *Runtime) endOrphan(ctx context.Context, rec record) error {
+	state := filepath.Join(r.runcRoot(), namespace, rec.ID)
+	if _, err := os.Lstat(state); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	r.log.Warn("ending a container that containerd has forgotten", "pod", rec.key, "container", rec.Name, "id", rec.ID)
+	path := r.containerCgroup(rec.uid, rec.ID)
+	if err := r.killCgroup(path); err != nil {
+		return err
+	}
+	for { // a killed process leaves its cgroup a moment later
+		err := r.removeCgroup(path)
+		if err == nil {
+			return os.RemoveAll(state)
+		}
+		if !errors.Is(err, unix.EBUSY) || !wait(ctx, 10*time.Millisecond) {
+			return fmt.Errorf("end container %s: %w: %w", rec.ID, err, schema.ErrUnavailable)
+		}
+	}
 }
 
 // endShims ends the shims that were started for this daemon and that it forgot,

@@ -260,6 +260,11 @@ func (r *Runtime) failed(ctx context.Context, rec *record, cause error) (pod.Con
 // it was not runc that failed.
 func startFault(err error) (string, bool) {
 	text := oneLine(err)
+	for _, ours := range []string{"already exists", "signal: killed", "context canceled", "context deadline exceeded"} {
+		if strings.HasSuffix(strings.TrimSuffix(text, ": unknown"), ours) {
+			return "", false // a start before this one was cut off, or runc was
+		}
+	}
 	for _, runc := range []string{"OCI runtime create failed: ", "OCI runtime start failed: ", "OCI runtime exec failed: "} {
 		if _, after, ok := strings.Cut(text, runc); ok {
 			after = strings.TrimSuffix(after, ": unknown")

@@ -155,6 +155,9 @@ func (r *Runtime) remove(ctx context.Context, rec record, withLog bool) error {
 	if err := r.deleteTask(ctx, rec.ID); err != nil {
 		return err
 	}
+	if err := r.endOrphan(ctx, rec); err != nil {
+		return err
+	}
 	r.drained(rec.ID)
 	if err := r.removeFIFOs(rec.uid, rec.ID); err != nil {
 		return err
