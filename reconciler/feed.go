@@ -24,10 +24,16 @@ func (c changes) close() {
 }
 
 // feed tells the planner what changed since the last time, and nothing else:
-// its work is proportional to that.
+// its work is proportional to that. Objects that the store has lost left no
+// repository: after a loss the revision is to be compared with the store anew.
+// A view can be lost and whole again within one step, so being whole at its
+// beginning does not tell.
 func (l *loop) feed(c changes) {
 	for _, key := range c.desired.Drain() {
 		l.feedDesired(key)
+	}
+	if n := l.views.desired.Losses(); n != l.losses {
+		l.losses, l.checked = n, false
 	}
 	for _, key := range c.assignments.Drain() {
 		l.feedAssignment(key)

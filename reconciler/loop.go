@@ -28,6 +28,7 @@ type loop struct {
 	differ  plan.Differ            // remembers which objects it found equal
 	current *schema.Revision       // the newest accepted one; nil: none since the start
 	checked bool                   // current was compared with a whole view of pawl-desired
+	losses  uint64                 // of keys of pawl-desired, as known when it was last fed
 	applied *schema.RevisionRecord // the newest applied revision that has not settled; nil: none
 	failing int                    // steps that failed in a row
 
@@ -101,12 +102,13 @@ func (l *loop) step(ctx context.Context, c changes, now time.Time) (recheck time
 			l.log.Warn("a refused push is not recorded", "commit", short(v.commit.ID), "error", err)
 		}
 	}
+	l.feed(c)
 	if !l.checked && l.current != nil {
 		if _, err := l.desire(ctx, *l.current, now); err != nil {
 			return time.Time{}, err
 		}
+		l.feed(c)
 	}
-	l.feed(c)
 	l.planner.KeepAll(!l.checked)
 	result := l.planner.Plan(now)
 	if err := l.commit(ctx, result.Changes); err != nil {
