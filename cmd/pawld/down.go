@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -50,6 +51,13 @@ func down(ctx context.Context, c *upConfig, purge bool, out io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("down removes containers and networks, and needs root: sudo pawld down")
 	}
+	if err := c.absolute(); err != nil {
+		return err
+	}
+	if markOf(c.dataMark()) == "" && markOf(c.runMark()) == "" {
+		fmt.Fprintf(out, "no instance is in %s: nothing to remove\n", c.data)
+		return nil
+	}
 	if err := c.instance.open(); err != nil {
 		return err
 	}
@@ -68,7 +76,10 @@ func down(ctx context.Context, c *upConfig, purge bool, out io.Writer) error {
 	if err := c.stopContainerd(ctx, log); err != nil {
 		return err
 	}
-	if err := emptyDir(c.run, c.pidFile()); err != nil {
+	if err := emptyDir(c.run, c.pidFile(), c.runMark()); err != nil {
+		return err
+	}
+	if err := os.Remove(c.runMark()); err != nil {
 		return err
 	}
 	fmt.Fprintln(out, "containers, network and mounts are removed")
@@ -76,7 +87,10 @@ func down(ctx context.Context, c *upConfig, purge bool, out io.Writer) error {
 		fmt.Fprintln(out, "kept: "+c.data)
 		return nil
 	}
-	if err := emptyDir(c.data, ""); err != nil {
+	if err := emptyDir(c.data, c.dataMark()); err != nil {
+		return err
+	}
+	if err := os.Remove(c.dataMark()); err != nil { // last: without it the rest would be nobody's
 		return err
 	}
 	fmt.Fprintln(out, "removed: "+c.data)
@@ -168,9 +182,9 @@ func (c *upConfig) stopContainerd(ctx context.Context, log *slog.Logger) error {
 	return c.daemon(log).Stop(ctx)
 }
 
-// emptyDir removes what is in dir but for one file, after unmounting what is
+// emptyDir removes what is in dir but for some files, after unmounting what is
 // mounted there; a mount that stays makes it fail rather than reach into it.
-func emptyDir(dir, but string) error {
+func emptyDir(dir string, but ...string) error {
 	if err := unmountBelow(dir); err != nil {
 		return err
 	}
@@ -180,7 +194,7 @@ func emptyDir(dir, but string) error {
 	}
 	var faults []error
 	for _, e := range entries {
-		if path := filepath.Join(dir, e.Name()); path != but {
+		if path := filepath.Join(dir, e.Name()); !slices.Contains(but, path) {
 			faults = append(faults, os.RemoveAll(path))
 		}
 	}

@@ -32,19 +32,74 @@ func (i *instance) flags(f *pflag.FlagSet) {
 	f.String("config", "/etc/pawl/pawld.yaml", "file of settings: flag names without dashes in front, as YAML")
 }
 
-// open makes the directories absolute and makes them.
+// open makes the directories absolute, makes them, and marks each with the
+// other. `pawld down` ends and removes what is in them, so an instance takes no
+// directory that another one or somebody else uses.
 func (i *instance) open() error {
-	for _, dir := range []*string{&i.data, &i.run} {
-		abs, err := filepath.Abs(*dir)
-		if err != nil {
+	if err := i.absolute(); err != nil {
+		return err
+	}
+	if strings.HasPrefix(i.data+"/", strings.TrimSuffix(i.run, "/")+"/") {
+		return fmt.Errorf("--data %s lies in --run %s, which `pawld down` empties: choose another", i.data, i.run)
+	}
+	if run := markOf(i.dataMark()); run != "" && run != i.run && markOf(filepath.Join(run, markName)) == i.data {
+		return fmt.Errorf("the instance in %s runs in %s: give --run %s", i.data, run, run)
+	}
+	if data := markOf(i.runMark()); data != "" && data != i.data {
+		return fmt.Errorf("%s belongs to the instance in %s: choose another --run, or give --data %s", i.run, data, data)
+	}
+	for _, m := range []struct{ mark, other string }{{i.dataMark(), i.run}, {i.runMark(), i.data}} {
+		if err := claim(m.mark, m.other); err != nil {
 			return err
-		}
-		*dir = abs
-		if err := os.MkdirAll(abs, 0o711); err != nil {
-			return fmt.Errorf("make the instance's directory: %w", err)
 		}
 	}
 	return os.MkdirAll(filepath.Join(i.data, "keys"), 0o700)
+}
+
+func (i *instance) absolute() (err error) {
+	if i.data, err = filepath.Abs(i.data); err != nil {
+		return err
+	}
+	i.run, err = filepath.Abs(i.run)
+	return err
+}
+
+// markName is the file in each of an instance's directories that names the other one.
+const markName = ".pawl-instance"
+
+func (i *instance) dataMark() string { return filepath.Join(i.data, markName) }
+func (i *instance) runMark() string  { return filepath.Join(i.run, markName) }
+
+// markOf reads a mark; "" when there is none.
+func markOf(file string) string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// claim makes the mark's directory and the mark. Without a mark the directory
+// must be empty, but for what a file system has at its root.
+func claim(mark, other string) error {
+	dir := filepath.Dir(mark)
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return fmt.Errorf("make the instance's directory: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	_, err = os.Lstat(mark)
+	for _, e := range entries {
+		if err != nil && e.Name() != "lost+found" {
+			return fmt.Errorf("%s holds %s and is not marked as a Pawl instance's: choose an empty or a new directory", dir, e.Name())
+		}
+	}
+	if markOf(mark) == other {
+		return nil
+	}
+	return replaceFile(mark, []byte(other+"\n"))
 }
 
 // name tells the instances of one machine apart in the names of links, tables
