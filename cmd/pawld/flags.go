@@ -22,7 +22,7 @@ func settle(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	return fromFile(cmd.Flags(), path, cmd.Flags().Changed("config"))
+	return fromFile(cmd.Flags(), newUp().Flags(), path, cmd.Flags().Changed("config"))
 }
 
 func fromEnvironment(flags *pflag.FlagSet) error {
@@ -41,8 +41,8 @@ func fromEnvironment(flags *pflag.FlagSet) error {
 }
 
 // fromFile reads a flat YAML map of flag names. A file that is not there is a
-// fault only when it was asked for.
-func fromFile(flags *pflag.FlagSet, path string, asked bool) error {
+// fault only when it was asked for. What only the others know is passed over.
+func fromFile(flags, others *pflag.FlagSet, path string, asked bool) error {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) && !asked {
 		return nil
@@ -58,6 +58,7 @@ func fromFile(flags *pflag.FlagSet, path string, asked bool) error {
 	for name, v := range values {
 		f := flags.Lookup(name)
 		switch {
+		case f == nil && others.Lookup(name) != nil: // the file is up's as much as down's
 		case f == nil || name == "config" || name == "help":
 			faults = append(faults, fmt.Errorf("%s: no setting %q; see pawld up --help", path, name))
 		case f.Changed:
