@@ -42,7 +42,8 @@ func mountsBelow(dir string) ([]string, error) {
 	}
 	defer f.Close()
 	var points []string
-	for s := bufio.NewScanner(f); s.Scan(); {
+	s := bufio.NewScanner(f)
+	for s.Scan() {
 		fields := strings.Fields(s.Text())
 		if len(fields) < 5 {
 			continue
@@ -51,7 +52,7 @@ func mountsBelow(dir string) ([]string, error) {
 			points = append(points, p)
 		}
 	}
-	return points, nil
+	return points, s.Err()
 }
 
 // unescapeMount undoes the kernel's octal escapes of blanks in mountinfo (proc(5)).
