@@ -56,5 +56,7 @@ func run(m *testing.M) (int, error) {
 	}
 	defer stop()
 	mirror = url
-	return m.Run(), nil
+	code := m.Run()
+	printRows(os.Stdout)
+	return code, nil
 }
