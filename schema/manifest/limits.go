@@ -11,6 +11,7 @@ const (
 	maxDepth        = 64        // of maps and lists inside each other
 	maxNodes        = 500_000   // in one document, aliases expanded
 	maxDocumentSize = 4 << 20   // bytes of text in one document, aliases expanded
+	maxStoredBytes  = 3 << 20   // of one object as JSON; the store takes 4 MiB, a pod is stored with its status
 	maxFileFaults   = 100       // reported of one file
 	maxFaults       = 1_000     // reported of one commit
 

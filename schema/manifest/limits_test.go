@@ -196,3 +196,17 @@ func TestOnlyChangedFilesAreCompiled(t *testing.T) {
 		t.Errorf("not only the changed object was made anew")
 	}
 }
+
+// JSON writes < with six bytes. Accepted, these could never be stored, and the
+// loop would try them for ever.
+func TestObjectsThatTheStoreCannotHold(t *testing.T) {
+	wide := strings.Repeat("<", 600<<10)
+	for name, text := range map[string]string{
+		"a ConfigMap": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: \"" + wide + "\"}\n",
+		"a Pod":       "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: a, image: \"busybox:1\", args: [\"" + wide + "\"]}]}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			wantFault(t, refusalOf(t, MemTree(map[string]string{"a.yaml": text})), "bytes as JSON, the limit is 3145728")
+		})
+	}
+}

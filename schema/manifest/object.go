@@ -62,12 +62,24 @@ func compileObject(d document) *objectReader {
 	}
 	setDefaults(object)
 	o.rules(object)
+	o.storedRule(object)
 	if len(o.faults.faults) > 0 {
 		return o
 	}
 	o.stamp(object)
 	o.object = object
 	return o
+}
+
+// storedRule refuses what would not fit into one message of the store, in which
+// a byte of text can take six: the commit would be accepted and never applied.
+func (o *objectReader) storedRule(object schema.Object) {
+	text, err := json.Marshal(object)
+	if err != nil {
+		o.fault("", "cannot be encoded: "+err.Error(), "")
+	} else if len(text) > maxStoredBytes {
+		o.fault("", fmt.Sprintf("takes %d bytes as JSON, the limit is %d", len(text), maxStoredBytes), "")
+	}
 }
 
 // decode makes the typed object. The check came before, so that an error here
