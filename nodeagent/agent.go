@@ -85,6 +85,11 @@ func (a *agent) Whole(s Assigned) {
 	for i := range s.Assignments {
 		a.take(&s.Assignments[i].Pod)
 	}
+	for k, p := range a.waiting {
+		if !a.named[p.UID] {
+			delete(a.waiting, k) // nothing of it is here that could be lost
+		}
+	}
 	for _, w := range a.pods {
 		if !a.named[w.uid] && w.isGone() && a.reports.settled(w.uid) {
 			a.forget(w)

@@ -361,6 +361,25 @@ func TestOneNameOnePod(t *testing.T) {
 	})
 }
 
+// A pod that waits for its name and is assigned no longer does not begin.
+func TestWaitingPodIsCalledOff(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.begin(true)
+		old := newPod("a", runtimetest.IgnoresTERM...)
+		r.assign(old)
+		next := newPod("a")
+		next.UID = uidOf("next")
+		r.assign(next)
+		r.ctl.mu.Lock()
+		clear(r.ctl.assigned)
+		r.ctl.mu.Unlock()
+		r.ctl.sync()
+		r.after(40 * time.Second)
+		r.empty(old.UID)
+		r.empty(next.UID)
+	})
+}
+
 func TestReadiness(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		var mu sync.Mutex
