@@ -211,7 +211,7 @@ func (c *upConfig) agent(ctx context.Context, server *natsserver.Server, node sc
 	}
 	return nodeagent.Config{
 		Node:    node,
-		DataDir: c.data,
+		DataDir: filepath.Join(c.data, "agent"),
 		RunDir:  c.run,
 		Runtime: runtime,
 		Volumes: c.volumes(),
