@@ -18,17 +18,21 @@ import (
 // shim keeps.
 const settleAfter = 3 * time.Second
 
+// settleMost is the longest pause before it is tried again: nobody else does.
+const settleMost = 5 * time.Minute
+
 // settleLater writes a container's exit into its labels, so that it is known
 // also when its shim or the machine dies; and when nothing of the pod runs any
 // more, it lets the shim go. It may be called for one container several times.
 func (r *Runtime) settleLater(id string) {
 	r.workers.Go(func() {
-		if !wait(r.life, settleAfter) {
-			return
-		}
-		ctx, cancel := context.WithTimeout(r.life, cleanupWithin)
-		defer cancel()
-		if err := r.settle(ctx, id); err != nil && r.life.Err() == nil {
+		for pause := settleAfter; wait(r.life, pause); pause = min(2*pause, settleMost) {
+			ctx, cancel := context.WithTimeout(r.life, cleanupWithin)
+			err := r.settle(ctx, id)
+			cancel()
+			if err == nil || r.life.Err() != nil {
+				return
+			}
 			r.log.Warn("an exit is not written down yet", "container", id, "err", err)
 		}
 	})
