@@ -39,7 +39,7 @@ that the next "pawld up" brings the same pods back; --purge removes them too.`,
 		},
 	}
 	c.instance.flags(cmd.Flags())
-	cmd.Flags().StringVar(&c.containerd, "containerd", "", "address of the containerd that the instance uses (default: its private one)")
+	cmd.Flags().StringVar(&c.containerd, "containerd", "", "address of the containerd that the instance uses (default: the one it was started with)")
 	cmd.Flags().StringVar(&c.podCIDR, "pod-cidr", "10.42.0.0/24", "range of the pods' addresses on this node")
 	cmd.Flags().BoolVar(&purge, "purge", false, "remove the instance's data too: repository, store, keys, images")
 	return cmd
@@ -69,6 +69,9 @@ func down(ctx context.Context, c *upConfig, purge bool, out io.Writer) error {
 		return err
 	}
 	defer release()
+	if c.containerd == "" {
+		c.containerd = markOf(c.containerdFile())
+	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	if err := errors.Join(c.removeContainers(ctx, log), c.removeNetwork(ctx, log), c.removeVolumes(ctx)); err != nil {
 		return err

@@ -116,6 +116,9 @@ func (i *instance) tokenFile() string     { return filepath.Join(i.data, "token"
 func (i *instance) pidFile() string       { return filepath.Join(i.run, "pawld.pid") }
 func (i *instance) natsCredsFile() string { return filepath.Join(i.data, "keys", "operator.creds") }
 
+// containerdFile names the containerd that the containers are in; empty: the private one.
+func (i *instance) containerdFile() string { return filepath.Join(i.data, "containerd.address") }
+
 // lock makes this process the instance's only daemon until it ends, and leaves
 // its pid for `pawld down`.
 func (i *instance) lock() (release func(), err error) {

@@ -105,6 +105,9 @@ func up(ctx context.Context, c *upConfig, logTo io.Writer) error {
 		return err
 	}
 	defer release()
+	if err := replaceFile(c.containerdFile(), []byte(c.containerd+"\n")); err != nil { // for down
+		return err
+	}
 
 	server, err := natsserver.Start(ctx, natsserver.Options{
 		Dir:     filepath.Join(c.data, "nats"),
