@@ -252,7 +252,15 @@ func (d *Daemon) spawn(ctx context.Context) error {
 
 // prepare makes the directories and writes the configuration.
 func (d *Daemon) prepare() error {
-	for _, dir := range []string{d.opts.DataDir, filepath.Join(d.opts.DataDir, "root"), d.opts.RunDir, filepath.Join(d.opts.RunDir, "state")} {
+	// containerd's database is readable by everybody, and holds every container's
+	// environment: this directory is what keeps Secrets from other users.
+	if err := os.MkdirAll(d.opts.DataDir, 0o700); err != nil {
+		return err
+	}
+	if err := os.Chmod(d.opts.DataDir, 0o700); err != nil {
+		return err
+	}
+	for _, dir := range []string{filepath.Join(d.opts.DataDir, "root"), d.opts.RunDir, filepath.Join(d.opts.RunDir, "state")} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return err
 		}

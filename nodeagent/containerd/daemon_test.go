@@ -64,6 +64,23 @@ func rigOn(t *testing.T, d *Daemon) *rig {
 	return g
 }
 
+// containerd's database holds the environment of every container, and with it
+// Secrets: other users do not get to it.
+func TestOthersDoNotReadTheDatabase(t *testing.T) {
+	d := ownDaemon(t)
+	found, err := filepath.Glob(filepath.Join(d.opts.DataDir, "root", "*", "meta.db"))
+	if err != nil || len(found) == 0 {
+		t.Fatalf("no database: %v", err)
+	}
+	info, err := os.Stat(d.opts.DataDir)
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if info, err := os.Stat(found[0]); err == nil {
+		t.Logf("the database itself has mode %v", info.Mode())
+	}
+}
+
 // A killed containerd is replaced; containers keep their processes, Watch goes
 // on, and the next start works.
 func TestKilledDaemon(t *testing.T) {
