@@ -11,7 +11,8 @@ const (
 	maxDepth        = 64        // of maps and lists inside each other
 	maxNodes        = 500_000   // in one document, aliases expanded
 	maxDocumentSize = 4 << 20   // bytes of text in one document, aliases expanded
-	maxStoredBytes  = 3 << 20   // of one object as JSON; the store takes 4 MiB, a pod is stored with its status
+	maxStoredBytes  = 3 << 20   // of a ConfigMap or Secret as JSON; the store takes 4 MiB
+	maxSpecBytes    = 768 << 10 // of any other object; a node reports a pod with its status in 1,000 KiB
 	maxFileFaults   = 100       // reported of one file
 	maxFaults       = 1_000     // reported of one commit
 

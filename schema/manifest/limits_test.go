@@ -197,16 +197,15 @@ func TestOnlyChangedFilesAreCompiled(t *testing.T) {
 	}
 }
 
-// JSON writes < with six bytes. Accepted, these could never be stored, and the
-// loop would try them for ever.
-func TestObjectsThatTheStoreCannotHold(t *testing.T) {
-	wide := strings.Repeat("<", 600<<10)
-	for name, text := range map[string]string{
-		"a ConfigMap": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: \"" + wide + "\"}\n",
-		"a Pod":       "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: a, image: \"busybox:1\", args: [\"" + wide + "\"]}]}\n",
+// JSON writes < with six bytes. Accepted, these could never be stored, or their
+// pods never reported.
+func TestObjectsThatFitIntoNoMessage(t *testing.T) {
+	for name, c := range map[string]struct{ text, limit string }{
+		"a ConfigMap": {"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: \"" + strings.Repeat("<", 600<<10) + "\"}\n", "3145728"},
+		"a Pod":       {"apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: a, image: \"busybox:1\", args: [\"" + strings.Repeat("x", 800<<10) + "\"]}]}\n", "786432"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			wantFault(t, refusalOf(t, MemTree(map[string]string{"a.yaml": text})), "bytes as JSON, the limit is 3145728")
+			wantFault(t, refusalOf(t, MemTree(map[string]string{"a.yaml": c.text})), "bytes as JSON, the limit is "+c.limit)
 		})
 	}
 }

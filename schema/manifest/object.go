@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/pawl-project/pawl/schema"
 )
 
@@ -71,14 +73,19 @@ func compileObject(d document) *objectReader {
 	return o
 }
 
-// storedRule refuses what would not fit into one message of the store, in which
-// a byte of text can take six: the commit would be accepted and never applied.
+// storedRule refuses what would not fit into one message, in which a byte of text
+// can take six: a commit would be accepted and never applied, a pod never reported.
 func (o *objectReader) storedRule(object schema.Object) {
+	limit := maxSpecBytes
+	switch object.(type) {
+	case *corev1.ConfigMap, *corev1.Secret:
+		limit = maxStoredBytes
+	}
 	text, err := json.Marshal(object)
 	if err != nil {
 		o.fault("", "cannot be encoded: "+err.Error(), "")
-	} else if len(text) > maxStoredBytes {
-		o.fault("", fmt.Sprintf("takes %d bytes as JSON, the limit is %d", len(text), maxStoredBytes), "")
+	} else if len(text) > limit {
+		o.fault("", fmt.Sprintf("takes %d bytes as JSON, the limit is %d", len(text), limit), "")
 	}
 }
 
