@@ -91,10 +91,10 @@ func (l *loop) pause(recheck time.Time, err error) time.Duration {
 
 // step carries out what is decided from one picture.
 func (l *loop) step(ctx context.Context, c changes, now time.Time) (recheck time.Time, err error) {
+	var untaken error // what a new revision fails at does not stop what runs from being kept
 	if v := l.intake.next(); v != nil {
-		if err := l.takeUp(ctx, v, now); err != nil {
+		if untaken = l.takeUp(ctx, v, now); untaken != nil {
 			l.intake.giveBack(v)
-			return time.Time{}, err
 		}
 	}
 	for _, v := range l.intake.turnedAway() {
@@ -115,6 +115,9 @@ func (l *loop) step(ctx context.Context, c changes, now time.Time) (recheck time
 		return time.Time{}, err
 	}
 	l.tell(result.Changes, now)
+	if untaken != nil {
+		return time.Time{}, untaken
+	}
 	if result.Settled && l.checked {
 		return result.Recheck, l.settle(ctx, now)
 	}

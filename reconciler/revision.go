@@ -105,9 +105,11 @@ func (l *loop) record(ctx context.Context, r *schema.RevisionRecord) error {
 		return nil
 	}
 	writes := []kv.Write{}
-	for len(known) >= keptRecords {
-		writes = append(writes, l.remove(kv.Actuals, recordKey(known[0])))
-		known = known[1:]
+	running := newestWith(known, schema.RevisionApplied) // however many were refused since
+	for i := 0; i <= len(known)-keptRecords; i++ {
+		if known[i] != running {
+			writes = append(writes, l.remove(kv.Actuals, recordKey(known[i])))
+		}
 	}
 	w, err := l.encode(kv.Actuals, recordKey(r), r)
 	if err != nil {

@@ -43,6 +43,9 @@ func TestSelfHeal(t *testing.T) {
 	}
 	c.eventually(10*time.Second, "the container runs again", func() error {
 		p := c.pods(victim.Name)[victim.Name]
+		if len(p.Status.ContainerStatuses) != 1 {
+			return fmt.Errorf("%d container statuses", len(p.Status.ContainerStatuses))
+		}
 		s := p.Status.ContainerStatuses[0]
 		if s.RestartCount != 1 || s.State.Running == nil {
 			return fmt.Errorf("%d restarts, %s", s.RestartCount, describe(p))

@@ -45,8 +45,8 @@ that the next "pawld up" brings the same pods back; --purge removes them too.`,
 	return cmd
 }
 
-// down goes on past what fails, so that as much as possible is removed, and
-// says all that did.
+// down stops the daemon and removes containers first; what they stand on is
+// removed only after them.
 func down(ctx context.Context, c *upConfig, purge bool, out io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("down removes containers and networks, and needs root: sudo pawld down")
@@ -73,7 +73,10 @@ func down(ctx context.Context, c *upConfig, purge bool, out io.Writer) error {
 		c.containerd = markOf(c.containerdFile())
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	if err := errors.Join(c.removeContainers(ctx, log), c.removeNetwork(ctx, log), c.removeVolumes(ctx)); err != nil {
+	if err := c.removeContainers(ctx, log); err != nil {
+		return err // what still runs keeps its network and volumes
+	}
+	if err := errors.Join(c.removeNetwork(ctx, log), c.removeVolumes(ctx)); err != nil {
 		return err
 	}
 	if err := c.stopContainerd(ctx, log); err != nil {

@@ -73,13 +73,31 @@ func hostsFile(p *corev1.Pod, s *sandboxRecord) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
+// hostResolvers is the first file, unless it names a resolver on the host's own
+// loopback, as systemd-resolved has it, which no pod reaches: then the second,
+// where that resolver keeps the ones it asks.
+func hostResolvers(file, behind string) ([]byte, error) {
+	own, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for line := range strings.Lines(string(own)) {
+		if f := strings.Fields(line); len(f) == 2 && f[0] == "nameserver" && strings.HasPrefix(f[1], "127.") {
+			if asked, err := os.ReadFile(behind); err == nil {
+				return asked, nil
+			}
+		}
+	}
+	return own, nil
+}
+
 // resolvConf is the host's, with the pod's dnsConfig; dnsPolicy None takes
 // nothing of the host's.
 func resolvConf(p *corev1.Pod) ([]byte, error) {
 	var b bytes.Buffer
 	if p.Spec.DNSPolicy != corev1.DNSNone {
-		own, err := os.ReadFile("/etc/resolv.conf")
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		own, err := hostResolvers("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
+		if err != nil {
 			return nil, err
 		}
 		b.Write(own)
