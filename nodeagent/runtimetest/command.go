@@ -8,8 +8,9 @@ type Command []string
 
 // The commands.
 var (
-	// HonoursTERM runs until it gets TERM and exits with 0 then.
-	HonoursTERM = Command{"/bin/sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"}
+	// HonoursTERM runs until it gets TERM and exits with 0 then. It does not wait
+	// in one long call: a shell may lose a signal that comes just before that.
+	HonoursTERM = Command{"/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"}
 	// IgnoresTERM runs until it is killed.
 	IgnoresTERM = Command{"/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"}
 	// Exits0 exits with 0 at once, Exits3 with 3.
