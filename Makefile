@@ -29,6 +29,8 @@ build: ## build bin/pawld and bin/pawl
 
 test: root deps $(TOOLS)/nats ## run every test, with real NATS, Git and containerd (as root)
 	go test -count=1 -timeout 5m $(GOTEST) $$(go list ./... | grep -v /cmd/e2e)
+	@# go test hides what a passing package prints; these counts, or that there were none, are to be seen.
+	@go test -count=1 -v -run '^TestCorpus$$' ./schema/manifest
 	$(E2E)
 
 e2e: root deps $(TOOLS)/nats ## run only the end-to-end tests (as root)
