@@ -191,7 +191,7 @@ func (r *Runtime) deleteTask(ctx context.Context, id string) error {
 			return nil
 		case shimClosed(err) && tries < 5:
 			// Its shim ended with another container of the pod.
-		case errdefs.IsFailedPrecondition(err) && tries < 5:
+		case notStopped(err) && tries < 5:
 			if err := r.killTask(ctx, id); err != nil {
 				return err
 			}
@@ -199,6 +199,13 @@ func (r *Runtime) deleteTask(ctx context.Context, id string) error {
 			return unavailable("delete the task of container "+id, err)
 		}
 	}
+}
+
+// notStopped says whether a task is not deleted because it runs. A shim that was
+// cut off from containerd while it started the task hands on runc's words, which
+// containerd cannot class.
+func notStopped(err error) bool {
+	return errdefs.IsFailedPrecondition(err) || strings.Contains(err.Error(), "that is not stopped")
 }
 
 // killTask kills what is in a task and waits for its end.
