@@ -32,7 +32,7 @@ func run(m *testing.M) (int, error) {
 	if os.Geteuid() != 0 {
 		return 1, fmt.Errorf("these tests run real containers and need root: sudo make test")
 	}
-	for _, tool := range []string{"containerd", "runc", "git"} {
+	for _, tool := range []string{"containerd", "runc", "git", "kubectl"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return 1, fmt.Errorf("%w: make deps installs it", err)
 		}
