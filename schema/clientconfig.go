@@ -11,8 +11,10 @@ type ClientConfig struct {
 // A ClientContext says how to reach one cluster.
 type ClientContext struct {
 	Name       string           `json:"name"`
-	Server     string           `json:"server"`               // http://host:port
+	Instance   string           `json:"instance,omitempty"`   // which of a machine's instances wrote it
+	Server     string           `json:"server"`               // http://host:port or https://host:port
 	TokenFile  string           `json:"tokenFile"`            // holds the token for Server
+	CAFile     string           `json:"caFile,omitempty"`     // certificates that vouch for Server; "": those the machine trusts
 	Repository string           `json:"repository,omitempty"` // where desired state is pushed
 	Branch     string           `json:"branch,omitempty"`     // the deployed one
 	NATS       ClientNATS       `json:"nats"`

@@ -1,0 +1,106 @@
+package access
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"time"
+)
+
+// Options says where an Access finds its credentials.
+type Options struct {
+	DataDir string           // the instance's; see Files
+	Now     func() time.Time // nil means time.Now
+	Logger  *slog.Logger     // nil means slog.Default()
+}
+
+// An Access knows who may come in. It is safe for use by many goroutines.
+type Access struct {
+	o      Options
+	fixed  []secret // the administrator's and the viewer's token
+	people *people
+	wrong  *attempts
+	log    *slog.Logger
+}
+
+// Open reads the credentials of an instance and makes those that are missing.
+// It starts nothing.
+func Open(o Options) (*Access, error) {
+	if o.DataDir == "" {
+		return nil, errors.New("access: DataDir is needed")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	a := &Access{
+		o:      o,
+		people: newPeople(PeopleFile(o.DataDir), o.Logger),
+		wrong:  newAttempts(o.Now),
+		log:    o.Logger,
+	}
+	for _, role := range []Role{Admin, View} {
+		token, err := LoadToken(TokenFile(o.DataDir, role))
+		if err != nil {
+			return nil, err
+		}
+		a.fixed = append(a.fixed, secret{user: newUser(string(role), role), hash: hashOf(token)})
+	}
+	return a, nil
+}
+
+// TokenFile holds the token of a role that is made at the first start.
+func TokenFile(dataDir string, r Role) string {
+	if r == View {
+		return filepath.Join(dataDir, "token-view")
+	}
+	return filepath.Join(dataDir, "token")
+}
+
+// PeopleFile holds the hashes of the named tokens.
+func PeopleFile(dataDir string) string { return filepath.Join(dataDir, "tokens") }
+
+// Authenticate says whose request it is; false when it carries no credential
+// or a wrong one. It never waits.
+func (a *Access) Authenticate(r *http.Request) (User, bool) {
+	u, found := a.identify(r)
+	return u, found == right
+}
+
+// A finding is what was found out about a request's credential.
+type finding int
+
+const (
+	none  finding = iota // no credential was given
+	wrong                // one was given that opens nothing
+	right
+)
+
+// identify looks at the Authorization header, which wins as the more deliberate
+// of the two, and else at the client certificate.
+func (a *Access) identify(r *http.Request) (User, finding) {
+	token, given := bearer(r)
+	if !given {
+		return User{}, none
+	}
+	if u, ok := a.byToken(token); ok {
+		return u, right
+	}
+	return User{}, wrong
+}
+
+func (a *Access) byToken(token string) (User, bool) {
+	if token == "" {
+		return User{}, false
+	}
+	hash := hashOf(token)
+	for _, s := range a.fixed {
+		if s.hash.equal(hash) {
+			return s.user, true
+		}
+	}
+	return a.people.find(hash, a.o.Now())
+}

@@ -1,0 +1,13 @@
+// Package access is the lock of the front door: it says who a caller is, what
+// the caller may do, and how the connection is kept from others' eyes.
+//
+// Who: a bearer token (the administrator's and the viewer's, made at the first
+// start, and named ones for people) or a client certificate of the cluster's own
+// authority. What: two roles, admin and view, with Kubernetes' meaning. How: TLS
+// with a serving certificate made and renewed here, or with one's own.
+//
+// It refuses to keep a named token itself (only its hash is stored), to say of a
+// wrong credential what is wrong with it, to write a token or a key into a log
+// line, an answer or an error, and to lock out the right callers because of
+// the wrong ones.
+package access
