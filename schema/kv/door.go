@@ -69,7 +69,7 @@ func NewDoor(c *Conn, dropped func(n schema.NodeName, cause string)) *Door {
 func (d *Door) Run(ctx context.Context, handle func(Request)) error {
 	var stopped atomic.Bool
 	var running sync.Mutex
-	sub, err := d.conn.nc.Subscribe("pawl.up.>", func(m *nats.Msg) {
+	sub, err := d.conn.nc.Subscribe("pawl.up.*.*", func(m *nats.Msg) {
 		running.Lock()
 		defer running.Unlock()
 		if r, ok := d.admit(m, time.Now()); ok && !stopped.Load() {

@@ -23,11 +23,17 @@ import (
 //	                                      with the generation the agent should be at
 //	pawl.down.<node>.assign      gateway  a Delta
 //	_INBOX.<node>.>              gateway  answers
+//	pawl.down.<node>.stream.<id> gateway  frames of a stream (streamframe.go); the first opens it
+//	pawl.up.<node>.stream.<id>   agent    frames of that stream
 //
-// Content is JSON. What goes up is one message of at most MaxMessage bytes.
+// But for frames of streams, content is JSON. What goes up is one message of at most MaxMessage bytes.
 // What goes down is cut into frames, so that it fits through a server with
 // default settings; agents trust the gateway, and the gateway puts nothing
 // together that a node has cut. Headers are neither sent nor looked at.
+//
+// The door listens to the requests, which have four tokens, and not to streams:
+// each stream has a subscription of its own for as long as it is open, so that
+// what a node sends elsewhere has no listener and ends at the server.
 
 // MaxMessage is the largest message an agent may send, in bytes: below the
 // 1 MiB that a NATS server takes by default.

@@ -1,0 +1,125 @@
+package kv
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/pawl-project/pawl/schema"
+)
+
+// A streamRig is a server, the control plane's side and one node.
+type streamRig struct {
+	*testServer
+	streams *Streams
+	node    *Conn
+}
+
+func newStreamRig(t testing.TB, handle StreamHandler) *streamRig {
+	t.Helper()
+	g := &streamRig{testServer: newServer(t)}
+	g.node = g.inProcess("_INBOX.n1")
+	g.streams = NewStreams(g.inProcess(""))
+	run(t, g.streams.Run)
+	if handle != nil {
+		run(t, func(ctx context.Context) error { return ServeStreams(ctx, g.node, "n1", handle) })
+		g.listening("n1")
+	}
+	return g
+}
+
+// listening waits until the node's subscription is at the server.
+func (g *streamRig) listening(n schema.NodeName) {
+	g.t.Helper()
+	if err := g.node.nc.FlushTimeout(10 * time.Second); err != nil {
+		g.t.Fatal(err)
+	}
+	eventually(g.t, "the node listens", func() bool { return g.ns.NumSubscriptions() > 0 && g.node.nc.NumSubscriptions() > 0 })
+	if err := g.node.nc.FlushTimeout(10 * time.Second); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+func (g *streamRig) open(r StreamRequest) *Stream {
+	g.t.Helper()
+	s, err := g.streams.Open(g.t.Context(), "n1", r)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { s.Close(nil) })
+	return s
+}
+
+// all receives until the end.
+func all(ctx context.Context, s *Stream) (data []byte, err error) {
+	for {
+		_, part, err := s.Recv(ctx)
+		if errors.Is(err, io.EOF) {
+			return data, nil
+		}
+		if err != nil {
+			return data, err
+		}
+		data = append(data, part...)
+	}
+}
+
+// echo sends back what it gets.
+func echo(ctx context.Context, _ StreamRequest, s *Stream) error {
+	for {
+		_, data, err := s.Recv(ctx)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.Send(ctx, ChannelStdout, data); err != nil {
+			return err
+		}
+	}
+}
+
+func TestStreamEchoes(t *testing.T) {
+	g := newStreamRig(t, func(ctx context.Context, r StreamRequest, s *Stream) error {
+		if err := s.Accept(); err != nil {
+			return err
+		}
+		return echo(ctx, r, s)
+	})
+	s := g.open(StreamRequest{Verb: StreamExec})
+	sent := make([]byte, 3<<20+17)
+	rand.Read(sent)
+	go func() {
+		s.Send(t.Context(), ChannelStdin, sent)
+		s.CloseSend()
+	}()
+	got, err := all(t.Context(), s)
+	if err != nil || !bytes.Equal(got, sent) {
+		t.Fatalf("%d bytes came back of %d: %v", len(got), len(sent), err)
+	}
+	s.Close(nil)
+	eventually(t, "nothing is open", func() bool { return g.streams.Count() == 0 })
+}
+
+func BenchmarkStream(b *testing.B) {
+	block := make([]byte, 32<<10)
+	g := newStreamRig(b, func(ctx context.Context, _ StreamRequest, s *Stream) error {
+		for {
+			if err := s.Send(ctx, ChannelStdout, block); err != nil {
+				return nil
+			}
+		}
+	})
+	s := g.open(StreamRequest{Verb: StreamLog})
+	b.SetBytes(int64(len(block)))
+	for b.Loop() {
+		if _, _, err := s.Recv(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
