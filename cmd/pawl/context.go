@@ -1,69 +1,73 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 
-	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
 	"github.com/pawl-project/pawl/schema"
-	"github.com/pawl-project/pawl/schema/kv"
 )
 
-// clientContext is the context that --context names.
-func clientContext(cmd *cobra.Command) (schema.ClientContext, error) {
-	name, err := cmd.Flags().GetString("context")
-	if err != nil {
-		return schema.ClientContext{}, err
-	}
-	file, err := configFile()
-	if err != nil {
-		return schema.ClientContext{}, err
-	}
-	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return schema.ClientContext{}, fmt.Errorf("no cluster is known here: %s does not exist; `pawld up` writes it", file)
-	}
-	if err != nil {
-		return schema.ClientContext{}, err
-	}
-	var config schema.ClientConfig
-	if err := yaml.UnmarshalStrict(text, &config); err != nil {
-		return schema.ClientContext{}, fmt.Errorf("%s: %w", file, err)
-	}
-	c, ok := config.Context(name)
-	if !ok {
-		return schema.ClientContext{}, fmt.Errorf("%s has no context %q", file, name)
-	}
-	return c, nil
-}
+// A contextFile is the file from which pawl knows its clusters.
+type contextFile struct{ path string }
 
-func configFile() (string, error) {
-	dir := os.Getenv("XDG_CONFIG_HOME")
+// contexts is $XDG_CONFIG_HOME/pawl/config.yaml.
+func (c *cluster) contexts() contextFile {
+	dir := c.env("XDG_CONFIG_HOME")
 	if !filepath.IsAbs(dir) {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", err
-		}
-		dir = filepath.Join(home, ".config")
+		dir = filepath.Join(c.env("HOME"), ".config")
 	}
-	return filepath.Join(dir, "pawl", "config.yaml"), nil
+	return contextFile{filepath.Join(dir, "pawl", "config.yaml")}
 }
 
-// connect opens the store of a context, for reading.
-func connect(ctx context.Context, c schema.ClientContext) (*kv.Conn, error) {
-	creds, err := kv.ReadCredsFile(c.NATS.CredsFile)
-	if err != nil {
-		return nil, fmt.Errorf("credentials of context %s: %w", c.Name, err)
+func (f contextFile) read() (schema.ClientConfig, error) {
+	var config schema.ClientConfig
+	text, err := os.ReadFile(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return config, fmt.Errorf("no cluster is known here: %s does not exist; `pawld up` writes it: %w", f.path, schema.ErrNotFound)
 	}
-	conn, err := kv.Connect(ctx, kv.ConnOptions{URL: c.NATS.URL, Credentials: creds, Name: "pawl"})
 	if err != nil {
-		return nil, fmt.Errorf("the cluster of context %s does not answer at %s; is `pawld up` running? (%w)", c.Name, c.NATS.URL, err)
+		return config, err
 	}
-	return conn, nil
+	if err := yaml.UnmarshalStrict(text, &config); err != nil {
+		return config, fmt.Errorf("%s: %w", f.path, err)
+	}
+	return config, nil
+}
+
+// find is the context of a name, the current one for "".
+func (f contextFile) find(name string) (schema.ClientContext, error) {
+	config, err := f.read()
+	if err != nil {
+		return schema.ClientContext{}, err
+	}
+	x, ok := config.Context(name)
+	if !ok {
+		return schema.ClientContext{}, fmt.Errorf("%s has no context %q: %w", f.path, name, schema.ErrNotFound)
+	}
+	return x, nil
+}
+
+// replaceFile writes a file that only its owner reads, whole or not at all.
+func replaceFile(file string, content []byte) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	aside, err := os.CreateTemp(filepath.Dir(file), ".pawl-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(aside.Name())
+	if _, err := aside.Write(content); err != nil {
+		aside.Close()
+		return err
+	}
+	if err := aside.Close(); err != nil {
+		return err
+	}
+	return os.Rename(aside.Name(), file)
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/pawl-project/pawl/schema/kv"
 )
 
-func newHistory() *cobra.Command {
+func newHistory(cl *cluster) *cobra.Command {
 	var limit int
 	var output string
 	cmd := &cobra.Command{
@@ -32,7 +32,7 @@ asks for was so (SETTLED).`,
   pawl history --limit 1 -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := clientContext(cmd)
+			c, err := cl.context()
 			if err != nil {
 				return err
 			}
@@ -142,4 +142,17 @@ func printDetails(w io.Writer, r schema.RevisionRecord) {
 	for _, f := range r.Warnings {
 		fmt.Fprintf(w, "  warning: %s\n", printable(f.String()))
 	}
+}
+
+// connect opens the store of a context, for reading.
+func connect(ctx context.Context, c schema.ClientContext) (*kv.Conn, error) {
+	creds, err := kv.ReadCredsFile(c.NATS.CredsFile)
+	if err != nil {
+		return nil, fmt.Errorf("credentials of context %s: %w", c.Name, err)
+	}
+	conn, err := kv.Connect(ctx, kv.ConnOptions{URL: c.NATS.URL, Credentials: creds, Name: "pawl"})
+	if err != nil {
+		return nil, fmt.Errorf("the cluster of context %s does not answer at %s; is `pawld up` running? (%w)", c.Name, c.NATS.URL, err)
+	}
+	return conn, nil
 }

@@ -10,16 +10,16 @@ import (
 	"github.com/pawl-project/pawl/nodeagent/containerd"
 )
 
-func newImage() *cobra.Command {
+func newImage(cl *cluster) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "image",
 		Short: "Work with the images of the node on this machine",
 	}
-	cmd.AddCommand(newImageImport())
+	cmd.AddCommand(newImageImport(cl))
 	return cmd
 }
 
-func newImageImport() *cobra.Command {
+func newImageImport(cl *cluster) *cobra.Command {
 	return &cobra.Command{
 		Use:   "import FILE...",
 		Short: "Load images from archives, so that pods start without a registry",
@@ -31,7 +31,7 @@ then start without a registry. Run it as root on the node.`,
   docker save web:7 | pawl image import -`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, files []string) error {
-			c, err := clientContext(cmd)
+			c, err := cl.context()
 			if err != nil {
 				return err
 			}

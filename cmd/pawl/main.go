@@ -1,18 +1,19 @@
-// Command pawl is the client: it checks manifests before they are pushed and
-// looks at what became of them. It refuses to change desired state by any way
+// Command pawl is the client: kubectl's own commands over Pawl's API, and verbs
+// of its own that check manifests before they are pushed and say what became of
+// them. It refuses to read a kubeconfig, and to change desired state by any way
 // but Git.
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 
+	_ "github.com/pawl-project/pawl/cmd/pawl/untranslated"
 	"github.com/pawl-project/pawl/schema/manifest"
 )
 
@@ -24,19 +25,45 @@ var errSilent = errors.New("already told")
 
 func main() {
 	manifest.ChildMain()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := newRoot().ExecuteContext(ctx)
-	if err == nil {
-		return
-	}
-	if !errors.Is(err, errSilent) {
-		fmt.Fprintln(os.Stderr, "error: "+err.Error())
-	}
-	os.Exit(1)
+	streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
+	os.Exit(run(os.Args[1:], streams, os.Getenv))
 }
 
-func newRoot() *cobra.Command {
+// A fatal is how kubectl's commands end when they fail: thrown by what they
+// call instead of os.Exit, so that deferred functions run, and caught by run.
+type fatal struct {
+	message string
+	code    int
+}
+
+// run executes one command line and returns the exit code.
+func run(args []string, s genericiooptions.IOStreams, env func(string) string) (code int) {
+	c := newCluster(env)
+	cmdutil.BehaviorOnFatal(func(message string, code int) { panic(fatal{message, code}) })
+	defer func() {
+		switch f := recover().(type) {
+		case nil:
+		case fatal:
+			c.tell(s.ErrOut, f.message)
+			code = f.code
+		default:
+			panic(f)
+		}
+	}()
+	root := newRoot(c, s)
+	root.SetArgs(args)
+	err := root.Execute()
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errSilent):
+	default:
+		c.tell(s.ErrOut, "error: "+err.Error())
+	}
+	return 1
+}
+
+func newRoot(c *cluster, s genericiooptions.IOStreams) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "pawl",
 		Short: "Look into a Pawl cluster, and check manifests before they are pushed",
@@ -44,17 +71,24 @@ func newRoot() *cobra.Command {
 Desired state is changed in one way only: git push.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Run:           func(cmd *cobra.Command, _ []string) { _ = cmd.Help() },
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			return c.prepare(s)
+		},
 	}
-	root.PersistentFlags().String("context", "", "context to use; default: the current one of the configuration file")
-	root.AddCommand(newValidate(), newHistory(), newImage(), newVersion())
+	root.SetIn(s.In)
+	root.SetOut(s.Out)
+	root.SetErr(s.ErrOut)
+	c.addFlags(root.PersistentFlags())
+	addCommands(root, c, s)
 	return root
 }
 
-func newVersion() *cobra.Command {
+func newVersion(s genericiooptions.IOStreams) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the client's version",
 		Args:  cobra.NoArgs,
-		Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "pawl "+version) },
+		Run:   func(*cobra.Command, []string) { fmt.Fprintln(s.Out, "pawl "+version) },
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
 	"github.com/pawl-project/pawl/schema/manifest"
 )
 
@@ -20,11 +22,9 @@ func TestMain(m *testing.M) {
 // runValidate runs the command as main does.
 func runValidate(t *testing.T, stdin string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
-	root := newRoot()
 	var out, errs bytes.Buffer
-	root.SetIn(strings.NewReader(stdin))
-	root.SetOut(&out)
-	root.SetErr(&errs)
+	streams := genericiooptions.IOStreams{In: strings.NewReader(stdin), Out: &out, ErrOut: &errs}
+	root := newRoot(newCluster(func(string) string { return "" }), streams)
 	root.SetArgs(append([]string{"validate"}, args...))
 	err = root.ExecuteContext(t.Context())
 	return out.String(), errs.String(), err

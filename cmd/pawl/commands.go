@@ -1,0 +1,87 @@
+package main
+
+import (
+	"slices"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/kubectl/pkg/cmd/apiresources"
+	"k8s.io/kubectl/pkg/cmd/auth"
+	"k8s.io/kubectl/pkg/cmd/completion"
+	"k8s.io/kubectl/pkg/cmd/delete"
+	"k8s.io/kubectl/pkg/cmd/describe"
+	"k8s.io/kubectl/pkg/cmd/events"
+	"k8s.io/kubectl/pkg/cmd/exec"
+	"k8s.io/kubectl/pkg/cmd/explain"
+	"k8s.io/kubectl/pkg/cmd/get"
+	"k8s.io/kubectl/pkg/cmd/logs"
+	"k8s.io/kubectl/pkg/cmd/options"
+	"k8s.io/kubectl/pkg/cmd/rollout"
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
+	"k8s.io/kubectl/pkg/cmd/wait"
+	utilcomp "k8s.io/kubectl/pkg/util/completion"
+	"k8s.io/kubectl/pkg/util/templates"
+)
+
+// addCommands hangs kubectl's commands and Pawl's own below root, in the groups
+// that `pawl --help` shows.
+func addCommands(root *cobra.Command, c *cluster, s genericiooptions.IOStreams) {
+	f := cmdutil.NewFactory(c)
+	utilcomp.SetFactoryForCompletion(f)
+	getCmd := get.NewCmdGet("pawl", f, s)
+	// Set here, as kubectl does, because get cannot import completion.
+	getCmd.ValidArgsFunction = utilcomp.ResourceTypeAndNameCompletionFunc(f)
+
+	groups := templates.CommandGroups{
+		{Message: "Look at what runs:", Commands: []*cobra.Command{
+			getCmd,
+			describe.NewCmdDescribe("pawl", f, s),
+			events.NewCmdEvents(f, s),
+			only(rollout.NewCmdRollout("pawl", f, s), "status", "history"),
+			wait.NewCmdWait(f, s),
+		}},
+		{Message: "Be in a pod:", Commands: []*cobra.Command{
+			without(logs.NewCmdLogs(f, s), "insecure-skip-tls-verify-backend"),
+			exec.NewCmdExec(f, s),
+			delete.NewCmdDelete(f, s),
+		}},
+		{Message: "Ask Git and the cluster:", Commands: []*cobra.Command{
+			newValidate(),
+			newHistory(c),
+		}},
+		{Message: "Know the cluster:", Commands: []*cobra.Command{
+			newImage(c),
+			explain.NewCmdExplain("pawl", f, s),
+			apiresources.NewCmdAPIResources(f, s),
+			apiresources.NewCmdAPIVersions(f, s),
+			only(auth.NewCmdAuth(f, s), "can-i", "whoami"),
+		}},
+	}
+	groups.Add(root)
+	root.AddCommand(completion.NewCmdCompletion(s.Out, "\n"), newVersion(s), options.NewCmdOptions(s.Out))
+	templates.ActsAsRootCommand(root, []string{"options"}, groups...)
+	rename(root)
+}
+
+// only keeps the named subcommands of cmd.
+func only(cmd *cobra.Command, names ...string) *cobra.Command {
+	for _, sub := range cmd.Commands() {
+		if !slices.Contains(names, sub.Name()) {
+			cmd.RemoveCommand(sub)
+		}
+	}
+	return cmd
+}
+
+// without takes flags away from cmd that nothing here would honour.
+func without(cmd *cobra.Command, names ...string) *cobra.Command {
+	all := cmd.Flags()
+	cmd.ResetFlags()
+	all.VisitAll(func(f *pflag.Flag) {
+		if !slices.Contains(names, f.Name) {
+			cmd.Flags().AddFlag(f)
+		}
+	})
+	return cmd
+}
