@@ -4,7 +4,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-
 )
 
 var namespaces = of(func(n *corev1.Namespace, now time.Time) []any {
@@ -31,4 +30,3 @@ var secrets = of(func(s *corev1.Secret, now time.Time) []any {
 	text("Data", corev1.Secret{}.SwaggerDoc()["data"]),
 	ageColumn,
 )
-
