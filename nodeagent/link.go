@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/pawl-project/pawl/schema"
@@ -46,7 +47,12 @@ func (l *natsLink) Run(ctx context.Context, h Handler) error {
 	agent := kv.NewAgent(conn, l.node)
 	l.use(agent)
 	defer l.use(nil)
-	return agent.Run(ctx, kvHandler{h})
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return agent.Run(ctx, kvHandler{h}) })
+	if streams, ok := h.(StreamHandler); ok {
+		g.Go(func() error { return kv.ServeStreams(ctx, conn, l.node, streams.Stream) })
+	}
+	return g.Wait()
 }
 
 // connect tries until ctx is done.

@@ -36,6 +36,7 @@ type worker struct {
 	remnant bool        // there is no record of it: it is removed and not reported
 	mail    []func(*worker)
 	gone    bool
+	shown   *corev1.PodStatus // what was last reported; replaced, never changed
 
 	// loop
 	known    pod.Known
@@ -61,7 +62,7 @@ func newWorker(a *agent, p *corev1.Pod, last *corev1.PodStatus) *worker {
 	w.known.Containers = map[string]pod.Note{}
 	if last != nil {
 		w.known.Previous = *last
-		w.recorded = p
+		w.recorded, w.shown = p, last
 		w.recallProbes(last)
 	}
 	return w
@@ -118,6 +119,12 @@ func (w *worker) wanted() *corev1.Pod {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.want
+}
+
+func (w *worker) show(s *corev1.PodStatus) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.shown = s
 }
 
 func (w *worker) unrecorded() bool {
@@ -235,6 +242,7 @@ func (w *worker) record(want *corev1.Pod, now time.Time) bool {
 // report tells of the pod's status when it changed.
 func (w *worker) report(want *corev1.Pod, s corev1.PodStatus) {
 	w.known.Previous = s
+	w.show(&s)
 	if w.unrecorded() || w.told == want && equality.Semantic.DeepEqual(*w.reported, s) {
 		return
 	}
