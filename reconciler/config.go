@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/pawl-project/pawl/reconciler/access"
 	"github.com/pawl-project/pawl/schema/kv"
 )
 
@@ -12,7 +13,8 @@ type Config struct {
 	DataDir string // the built-in repository, keys and token live below it
 	RunDir  string // sockets and files that need not outlive the machine's uptime
 	HTTP    string // host:port to listen on
-	Token   string // of the administrator: opens /git, /webhook and /debug
+
+	Access *access.Access // who may come in at HTTP, and how the connection is secured
 
 	Control kv.ConnOptions // a connection to the account that has JetStream
 	Nodes   kv.ConnOptions // a connection to the account of the node agents

@@ -1,50 +1,88 @@
 package reconciler
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"net"
+	"io"
 	"net/http"
 	"net/http/pprof"
 	"runtime"
 	"runtime/metrics"
-	"time"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pawl-project/pawl/reconciler/access"
 )
 
-// frontDoor is what listens on --http. Only the probes answer without the token.
+// frontDoor is what listens on --http. Nothing behind it is reached without a
+// credential, but for a word whether the daemon lives and is ready.
 type frontDoor struct {
-	token   string
-	git     http.Handler // nil when the desired state is in a remote repository
+	access  *access.Access
+	api     http.Handler // everything that is not named in handler; it asks May itself. nil: there is nothing else
+	git     http.Handler // nil when the desired state is in a remote repository; asks for a credential itself, in Git's way
 	lookNow func()       // nil when it is in the built-in one
 	ready   func() error // why the control plane is not ready; nil when it is
 	gauges  func() []gauge
+	figures []func(io.Writer) // further figures for /metrics, in Prometheus' text format
 }
 
 func (d frontDoor) handler() http.Handler {
+	guarded := d.access.Guard(d.known())
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case d.git != nil && strings.HasPrefix(r.URL.Path, "/git/"):
+			d.git.ServeHTTP(w, r)
+		case probe(r) && !d.knows(r):
+			d.answerProbe(w, r)
+		default:
+			guarded.ServeHTTP(w, r)
+		}
+	})
+}
+
+// known is what users reach who are known.
+func (d frontDoor) known() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", d.readyz)
-	mux.Handle("GET /metrics", d.guard(http.HandlerFunc(d.metrics)))
-	mux.Handle("POST /webhook", d.guard(http.HandlerFunc(d.webhook)))
-	mux.Handle("/debug/pprof/", d.guard(http.HandlerFunc(pprof.Index)))
-	mux.Handle("/debug/pprof/profile", d.guard(http.HandlerFunc(pprof.Profile)))
-	mux.Handle("/debug/pprof/trace", d.guard(http.HandlerFunc(pprof.Trace)))
-	if d.git != nil {
-		mux.Handle("/git/", d.git) // asks for the token itself, in Git's way
+	for path, h := range map[string]http.HandlerFunc{
+		"GET /metrics":         d.metrics,
+		"POST /webhook":        d.webhook,
+		"/debug/pprof/":        pprof.Index,
+		"/debug/pprof/profile": pprof.Profile,
+		"/debug/pprof/trace":   pprof.Trace,
+	} {
+		mux.Handle(path, access.Allow(h))
 	}
+	if d.api != nil {
+		mux.Handle("/", d.api)
+		return mux
+	}
+	mux.HandleFunc("GET /livez", d.answerProbe)
+	mux.HandleFunc("GET /readyz", d.readyz)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		access.WriteStatus(w, http.StatusNotFound, metav1.StatusReasonNotFound, "the server could not find the requested resource")
+	})
 	return mux
 }
 
-func (d frontDoor) guard(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !authorized(r, d.token) {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="pawl"`)
-			http.Error(w, "unauthorized", http.StatusUnauthorized)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+func (d frontDoor) knows(r *http.Request) bool {
+	_, ok := d.access.Authenticate(r)
+	return ok
+}
+
+// probe says whether r is the bare question of a supervisor. With a query it
+// asks for details, which are for users only.
+func probe(r *http.Request) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.URL.RawQuery == "" &&
+		(r.URL.Path == "/livez" || r.URL.Path == "/readyz")
+}
+
+// answerProbe says yes or no, and not why.
+func (d frontDoor) answerProbe(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/readyz" && d.ready() != nil {
+		http.Error(w, "not ready", http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
 }
 
 func (d frontDoor) readyz(w http.ResponseWriter, _ *http.Request) {
@@ -76,6 +114,9 @@ func (d frontDoor) metrics(w http.ResponseWriter, _ *http.Request) {
 	for _, g := range append(d.gauges(), processGauges()...) {
 		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s gauge\n%s %g\n", g.name, g.help, g.name, g.name, g.value)
 	}
+	for _, write := range d.figures {
+		write(w)
+	}
 }
 
 func processGauges() []gauge {
@@ -85,31 +126,4 @@ func processGauges() []gauge {
 		{"go_goroutines", "Goroutines that exist.", float64(runtime.NumGoroutine())},
 		{"go_memory_heap_objects_bytes", "Bytes of live and not yet swept heap objects.", float64(s[0].Value.Uint64())},
 	}
-}
-
-// serve answers on address until ctx is done, then lets requests end for a moment.
-func serve(ctx context.Context, address string, h http.Handler) error {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return fmt.Errorf("listen for HTTP: %w; --http chooses another address", err)
-	}
-	server := &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-	}
-	done := make(chan error, 1)
-	go func() { done <- server.Serve(listener) }()
-	select {
-	case err := <-done:
-		return fmt.Errorf("serve HTTP: %w", err)
-	case <-ctx.Done():
-	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-	defer cancel()
-	if err := server.Shutdown(grace); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("shut down HTTP: %w", err)
-	}
-	return server.Close()
 }

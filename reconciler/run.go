@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"path/filepath"
 	"time"
 
@@ -22,9 +21,6 @@ import (
 // Run is the control plane until ctx is done. It returns an error when it
 // cannot start; what fails later is retried and shows in logs and records.
 func Run(ctx context.Context, cfg Config) error {
-	if err := loopbackOnly(cfg.HTTP); err != nil {
-		return err
-	}
 	control, err := kv.Connect(ctx, cfg.Control)
 	if err != nil {
 		return err
@@ -63,7 +59,7 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { return l.publish(ctx) })
 	g.Go(func() error { return source(ctx) })
 	g.Go(func() error { return newGateway(nodes, store, l, cfg).Run(ctx) })
-	g.Go(func() error { return serve(ctx, cfg.HTTP, door.handler()) })
+	g.Go(func() error { return serve(ctx, cfg.HTTP, door.handler(), cfg.Access.TLSConfig(), cfg.Logger) })
 	if err := g.Wait(); err != nil && ctx.Err() == nil || err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -105,7 +101,7 @@ func openRemote(cfg Config, in *intake) (frontDoor, func(context.Context) error,
 	if err != nil {
 		return frontDoor{}, nil, err
 	}
-	door := frontDoor{token: cfg.Token, lookNow: remote.LookNow}
+	door := frontDoor{access: cfg.Access, lookNow: remote.LookNow}
 	return door, func(ctx context.Context) error {
 		return remote.Run(ctx, func(c schema.Commit) { in.takeUntilJudged(ctx, c) })
 	}, nil
@@ -118,7 +114,7 @@ func openHost(ctx context.Context, cfg Config, in *intake) (frontDoor, func(cont
 		RunDir: filepath.Join(cfg.RunDir, "git"),
 		Branch: cfg.Git.Branch,
 		Path:   cfg.Git.Path,
-		Token:  cfg.Token,
+		Guard:  cfg.Access.Git,
 		Check:  in.check,
 		Pushed: func(c schema.Commit) {
 			select {
@@ -132,7 +128,7 @@ func openHost(ctx context.Context, cfg Config, in *intake) (frontDoor, func(cont
 	if err != nil {
 		return frontDoor{}, nil, err
 	}
-	door := frontDoor{token: cfg.Token, git: host}
+	door := frontDoor{access: cfg.Access, git: host}
 	return door, func(ctx context.Context) error {
 		defer host.Close()
 		g, ctx := errgroup.WithContext(ctx)
@@ -166,18 +162,6 @@ func follow(ctx context.Context, host *githost.Host, pushed <-chan schema.Commit
 func (v views) ready() error {
 	if !v.whole() {
 		return errors.New("the store's views are not whole yet: nothing is planned until they are")
-	}
-	return nil
-}
-
-// loopbackOnly refuses addresses that other machines reach: the door has no TLS.
-func loopbackOnly(address string) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return fmt.Errorf("--http %q: want host:port: %w", address, schema.ErrRefused)
-	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("--http %q: only a loopback address such as 127.0.0.1:7420 is served, because this door has no TLS yet; reach it through ssh -L, or let the cluster follow a remote repository with --git-url: %w", address, schema.ErrRefused)
 	}
 	return nil
 }

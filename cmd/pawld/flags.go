@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -83,4 +85,41 @@ func setValues(flags *pflag.FlagSet, name string, v any) error {
 		}
 	}
 	return nil
+}
+
+// A lifetime is a duration that people may give in days.
+type lifetime time.Duration
+
+// Set implements pflag.Value.
+func (l *lifetime) Set(s string) error {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		if err != nil {
+			return fmt.Errorf("%q: want a number of days such as 90d, or a duration such as 12h", s)
+		}
+		*l = lifetime(n) * lifetime(24*time.Hour)
+		return nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return fmt.Errorf("%q: want a duration such as 12h, or a number of days such as 90d", s)
+	}
+	*l = lifetime(d)
+	return nil
+}
+
+// Type implements pflag.Value.
+func (l *lifetime) Type() string { return "duration" }
+
+// String implements pflag.Value.
+func (l *lifetime) String() string {
+	d := time.Duration(*l)
+	switch {
+	case d == 0:
+		return ""
+	case d%(24*time.Hour) == 0:
+		return fmt.Sprintf("%dd", d/(24*time.Hour))
+	default:
+		return d.String()
+	}
 }

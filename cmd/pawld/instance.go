@@ -17,6 +17,8 @@ import (
 const (
 	defaultDataDir = "/var/lib/pawl"
 	defaultRunDir  = "/run/pawl"
+
+	defaultConfigFile = "/etc/pawl/pawld.yaml"
 )
 
 // An instance is one Pawl on this machine: all of its state hangs below its two
@@ -29,7 +31,7 @@ type instance struct {
 func (i *instance) flags(f *pflag.FlagSet) {
 	f.StringVar(&i.data, "data", defaultDataDir, "directory of what outlives a restart of the machine")
 	f.StringVar(&i.run, "run", defaultRunDir, "directory of sockets and of what need not outlive it")
-	f.String("config", "/etc/pawl/pawld.yaml", "file of settings: flag names without dashes in front, as YAML")
+	f.String("config", defaultConfigFile, "file of settings: flag names without dashes in front, as YAML")
 }
 
 // open makes the directories absolute, makes them, and marks each with the
@@ -112,7 +114,7 @@ func (i *instance) name() string {
 	return "pawl" + hex.EncodeToString(sum[:4])
 }
 
-func (i *instance) tokenFile() string     { return filepath.Join(i.data, "token") }
+func (i *instance) doorFile() string      { return filepath.Join(i.data, "door.json") }
 func (i *instance) pidFile() string       { return filepath.Join(i.run, "pawld.pid") }
 func (i *instance) natsCredsFile() string { return filepath.Join(i.data, "keys", "operator.creds") }
 

@@ -41,7 +41,7 @@ A flag wins over the environment, the environment over the file.`,
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newUp(), newDown(), newVersion())
+	root.AddCommand(newUp(), newDown(), newToken(), newKubeconfig(), newVersion())
 	return root
 }
 

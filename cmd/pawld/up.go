@@ -20,6 +20,8 @@ import (
 	"github.com/pawl-project/pawl/nodeagent/network"
 	"github.com/pawl-project/pawl/nodeagent/volume"
 	"github.com/pawl-project/pawl/reconciler"
+	"github.com/pawl-project/pawl/reconciler/access"
+	"github.com/pawl-project/pawl/reconciler/githost"
 	"github.com/pawl-project/pawl/reconciler/natsserver"
 	"github.com/pawl-project/pawl/schema"
 	"github.com/pawl-project/pawl/schema/kv"
@@ -29,6 +31,7 @@ import (
 type upConfig struct {
 	instance
 	http       string
+	tls        access.TLSOptions // but for Listen, which is http
 	natsListen string
 	node       string
 	containerd string
@@ -52,6 +55,7 @@ SIGTERM (or Ctrl-C) stops the daemon and leaves the containers running; the next
 start takes them over. "pawld down" stops and removes them.`,
 		Example: `  pawld up
   pawld up --registry-mirror docker.io=http://127.0.0.1:5000
+  pawld up --http 0.0.0.0:7420 --tls-san pawl.example.org
   pawld up --git-url https://git.example.org/cluster.git --git-branch main`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -63,7 +67,11 @@ start takes them over. "pawld down" stops and removes them.`,
 	}
 	f := cmd.Flags()
 	c.instance.flags(f)
-	f.StringVar(&c.http, "http", "127.0.0.1:7420", "address of the front door: /git/cluster.git, /webhook, /livez, /readyz, /metrics")
+	f.StringVar(&c.http, "http", "127.0.0.1:7420", "address of the front door: the API, /git/cluster.git, /webhook, /metrics; beyond loopback it speaks TLS")
+	f.BoolVar(&c.tls.Force, "tls", false, "speak TLS on a loopback address too")
+	f.StringArrayVar(&c.tls.Names, "tls-san", nil, "further host name or IP address by which clients reach the front door; repeatable")
+	f.StringVar(&c.tls.CertFile, "tls-cert", "", "file with a certificate of your own for the front door, and its chain (PEM); read again when it changes")
+	f.StringVar(&c.tls.KeyFile, "tls-key", "", "file with the key of --tls-cert (PEM)")
 	f.StringVar(&c.natsListen, "nats-listen", "127.0.0.1:7422", "address of the embedded NATS server, for the nats CLI")
 	f.StringVar(&c.node, "node-name", "", "name of this node (default: the machine's host name)")
 	f.StringVar(&c.containerd, "containerd", "", "address of a containerd to use (default: a private one is started)")
@@ -130,7 +138,11 @@ func up(ctx context.Context, c *upConfig, logTo io.Writer) error {
 		address = daemon.Address()
 		g.Go(func() error { return daemon.Run(ctx) })
 	}
-	reconcilerConfig, err := c.reconciler(server, log)
+	door, err := c.access(log)
+	if err != nil {
+		return err
+	}
+	reconcilerConfig, err := c.reconciler(server, door, log)
 	if err != nil {
 		return err
 	}
@@ -143,12 +155,12 @@ func up(ctx context.Context, c *upConfig, logTo io.Writer) error {
 			log.Warn("close the runtime", "error", err)
 		}
 	}()
-	if err := c.leaveContext(server, address, reconcilerConfig.Token, log); err != nil {
+	if err := c.leaveContext(server, address, door, log); err != nil {
 		return err
 	}
 	g.Go(func() error { return reconciler.Run(ctx, reconcilerConfig) })
 	g.Go(func() error { return nodeagent.Run(ctx, agentConfig) })
-	log.Info("pawld is up", "version", version, "node", node, "repository", c.repository(), "nats", server.ClientURL(), "data", c.data)
+	log.Info("pawld is up", "version", version, "node", node, "server", door.URL(), "repository", c.repository(door), "nats", server.ClientURL(), "data", c.data)
 	err = g.Wait()
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		log.Info("pawld stops; containers go on running")
@@ -223,11 +235,22 @@ func (c *upConfig) agent(ctx context.Context, server *natsserver.Server, node sc
 	}, runtime.Close, nil
 }
 
-func (c *upConfig) reconciler(server *natsserver.Server, log *slog.Logger) (reconciler.Config, error) {
-	token, err := reconciler.LoadToken(c.tokenFile())
-	if err != nil {
-		return reconciler.Config{}, err
+func (c *upConfig) access(log *slog.Logger) (*access.Access, error) {
+	o := c.tls
+	o.Listen = c.http
+	for _, file := range []*string{&o.CertFile, &o.KeyFile} {
+		if *file == "" {
+			continue
+		}
+		var err error
+		if *file, err = filepath.Abs(*file); err != nil {
+			return nil, err
+		}
 	}
+	return access.Open(access.Options{DataDir: c.data, TLS: o, Logger: log.With("room", "access")})
+}
+
+func (c *upConfig) reconciler(server *natsserver.Server, door *access.Access, log *slog.Logger) (reconciler.Config, error) {
 	control, err := server.ControlCredentials()
 	if err != nil {
 		return reconciler.Config{}, err
@@ -240,7 +263,7 @@ func (c *upConfig) reconciler(server *natsserver.Server, log *slog.Logger) (reco
 		DataDir: c.data,
 		RunDir:  c.run,
 		HTTP:    c.http,
-		Token:   token,
+		Access:  door,
 		Control: kv.ConnOptions{InProcess: server, Credentials: control, Name: "reconciler"},
 		Nodes:   kv.ConnOptions{InProcess: server, Credentials: nodes, Name: "gateway"},
 		Git:     c.git,
@@ -248,10 +271,13 @@ func (c *upConfig) reconciler(server *natsserver.Server, log *slog.Logger) (reco
 	}, nil
 }
 
-// leaveContext writes the contexts for pawl, nats and git. A machine without a
-// home directory runs all the same.
-func (c *upConfig) leaveContext(server *natsserver.Server, containerdAddress, token string, log *slog.Logger) error {
+// leaveContext writes what people's tools need to reach this instance. A machine
+// without a home directory runs all the same.
+func (c *upConfig) leaveContext(server *natsserver.Server, containerdAddress string, door *access.Access, log *slog.Logger) error {
 	if err := server.WriteCredsFile(c.natsCredsFile()); err != nil {
+		return err
+	}
+	if err := c.leaveDoor(door); err != nil {
 		return err
 	}
 	home, err := configHome()
@@ -259,12 +285,13 @@ func (c *upConfig) leaveContext(server *natsserver.Server, containerdAddress, to
 		log.Warn(err.Error())
 		return nil
 	}
-	w := contextWriter{home: home, name: "pawl", token: token}
-	err = w.write(schema.ClientContext{
-		Name:       w.name,
-		Server:     "http://" + c.http,
-		TokenFile:  c.tokenFile(),
-		Repository: c.repository(),
+	w := contextWriter{home: home, log: log}
+	written, err := w.write(schema.ClientContext{
+		Instance:   c.name(),
+		Server:     door.URL(),
+		TokenFile:  access.TokenFile(c.data, access.Admin),
+		CAFile:     door.CAFile(),
+		Repository: c.repository(door),
 		Branch:     c.git.Branch,
 		NATS:       schema.ClientNATS{URL: server.ClientURL(), CredsFile: c.natsCredsFile()},
 		Containerd: schema.ClientContainerd{Address: containerdAddress, Instance: c.name()},
@@ -273,17 +300,17 @@ func (c *upConfig) leaveContext(server *natsserver.Server, containerdAddress, to
 		return fmt.Errorf("write the client context: %w", err)
 	}
 	if c.git.URL == "" {
-		log.Info("to push manifests", "run", "git clone -c include.path="+w.gitInclude()+" "+c.repository())
+		log.Info("to push manifests", "run", "git clone -c include.path="+w.gitInclude(written.Name)+" "+written.Repository)
 	}
 	return nil
 }
 
 // repository is where desired state is pushed, without credentials.
-func (c *upConfig) repository() string {
+func (c *upConfig) repository(door *access.Access) string {
 	if c.git.URL != "" {
 		return redacted(c.git.URL)
 	}
-	return "http://" + c.http + "/git/cluster.git"
+	return door.URL() + githost.Prefix
 }
 
 func newLogger(level, format string, to io.Writer) (*slog.Logger, error) {

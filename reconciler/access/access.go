@@ -10,7 +10,8 @@ import (
 
 // Options says where an Access finds its credentials.
 type Options struct {
-	DataDir string           // the instance's; see Files
+	DataDir string // the instance's: tokens and keys lie there
+	TLS     TLSOptions
 	Now     func() time.Time // nil means time.Now
 	Logger  *slog.Logger     // nil means slog.Default()
 }
@@ -20,6 +21,8 @@ type Access struct {
 	o      Options
 	fixed  []secret // the administrator's and the viewer's token
 	people *people
+	certs  *certs
+	face   face
 	wrong  *attempts
 	log    *slog.Logger
 }
@@ -36,9 +39,19 @@ func Open(o Options) (*Access, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	ca, err := openAuthority(o.DataDir, o.Now())
+	if err != nil {
+		return nil, err
+	}
+	f, err := openFace(o, ca)
+	if err != nil {
+		return nil, err
+	}
 	a := &Access{
 		o:      o,
 		people: newPeople(PeopleFile(o.DataDir), o.Logger),
+		certs:  newCerts(ca),
+		face:   f,
 		wrong:  newAttempts(o.Now),
 		log:    o.Logger,
 	}
@@ -84,9 +97,19 @@ const (
 func (a *Access) identify(r *http.Request) (User, finding) {
 	token, given := bearer(r)
 	if !given {
-		return User{}, none
+		return a.byCertificate(r)
 	}
 	if u, ok := a.byToken(token); ok {
+		return u, right
+	}
+	return User{}, wrong
+}
+
+func (a *Access) byCertificate(r *http.Request) (User, finding) {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return User{}, none
+	}
+	if u, ok := a.certs.find(r.TLS.PeerCertificates[0], a.o.Now()); ok {
 		return u, right
 	}
 	return User{}, wrong

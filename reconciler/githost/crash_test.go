@@ -44,8 +44,12 @@ func daemon(dir string) error {
 			}
 		}
 	}
+	a, err := openAccess(dir)
+	if err != nil {
+		return err
+	}
 	h, err := New(Options{
-		Dir: filepath.Join(dir, "cluster.git"), RunDir: filepath.Join(dir, "run"), Token: token,
+		Dir: filepath.Join(dir, "cluster.git"), RunDir: filepath.Join(dir, "run"), Guard: a.Git,
 		Check: func(_ context.Context, c schema.Commit) ([]schema.Fault, error) {
 			hang(c, "check")
 			return nil, nil

@@ -14,9 +14,9 @@
 // moves the reference after the hook accepted, the hook refuses when the daemon
 // goes away, and Head finds at the next start what was accepted but not handed on.
 //
-// The package refuses to speak Git's protocol itself, to serve anything without
-// the token, to serve files other than through smart HTTP, and to pass anything
-// a user wrote to a shell.
+// The package refuses to speak Git's protocol itself, to decide who may come in
+// (its Guard does) or serve anybody else, to serve files other than through
+// smart HTTP, and to pass anything a user wrote to a shell.
 //
 // Decisions: the deployed branch cannot be deleted (there would be nothing to
 // turn towards), but it may be force-pushed (going back to an older commit is

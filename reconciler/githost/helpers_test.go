@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pawl-project/pawl/reconciler/access"
 	"github.com/pawl-project/pawl/schema"
 )
 
@@ -65,7 +66,7 @@ func newWorld(t testing.TB, change func(*Options)) *world {
 	o := Options{
 		Dir:    filepath.Join(w.dir, "cluster.git"),
 		RunDir: filepath.Join(w.dir, "run"),
-		Token:  token,
+		Guard:  guard(t, w.dir),
 		Check:  check,
 		Pushed: func(c schema.Commit) { w.pushed <- c },
 		Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
@@ -86,6 +87,23 @@ func newWorld(t testing.TB, change func(*Options)) *world {
 	w.authorize(token)
 	w.work = w.clone()
 	return w
+}
+
+// guard is the daemon's own, with a data directory in which the token is known.
+func guard(t testing.TB, dir string) func(http.Handler) http.Handler {
+	t.Helper()
+	a, err := openAccess(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.Git
+}
+
+func openAccess(dir string) (*access.Access, error) {
+	if err := os.WriteFile(access.TokenFile(dir, access.Admin), []byte(token), 0o600); err != nil {
+		return nil, err
+	}
+	return access.Open(access.Options{DataDir: dir, TLS: access.TLSOptions{Listen: "127.0.0.1:0"}, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // testWriter prints what the host logs as part of the test's output.

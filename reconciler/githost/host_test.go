@@ -439,10 +439,10 @@ func TestPushIntoTheDirectoryIsRefused(t *testing.T) {
 }
 
 func TestOptionsThatCannotWork(t *testing.T) {
-	good := Options{Dir: filepath.Join(t.TempDir(), "c.git"), RunDir: t.TempDir(), Token: token, Check: check, Pushed: func(schema.Commit) {}}
+	good := Options{Dir: filepath.Join(t.TempDir(), "c.git"), RunDir: t.TempDir(), Guard: guard(t, t.TempDir()), Check: check, Pushed: func(schema.Commit) {}}
 	for name, change := range map[string]func(*Options){
 		"no directory":  func(o *Options) { o.Dir = "" },
-		"short token":   func(o *Options) { o.Token = "short" },
+		"no guard":      func(o *Options) { o.Guard = nil },
 		"no check":      func(o *Options) { o.Check = nil },
 		"strange name":  func(o *Options) { o.Branch = "a..b" },
 		"an option":     func(o *Options) { o.Branch = "--upload-pack=x" },

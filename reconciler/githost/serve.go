@@ -24,12 +24,10 @@ const (
 var gitProtocol = regexp.MustCompile(`^version=[0-2]$`)
 
 // ServeHTTP implements http.Handler: smart HTTP for the repository, and nothing else.
-func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if !h.authorized(r) {
-		w.Header().Set("WWW-Authenticate", `Basic realm="pawl"`)
-		http.Error(w, "the token is wanted: as Bearer, or as the password of any user", http.StatusUnauthorized)
-		return
-	}
+func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.guarded.ServeHTTP(w, r) }
+
+// serve is what lies behind Guard.
+func (h *Host) serve(w http.ResponseWriter, r *http.Request) {
 	service, ok := route(r)
 	if !ok {
 		http.Error(w, "not found: this is a Git repository, clone it", http.StatusNotFound)

@@ -1,0 +1,112 @@
+package reconciler
+
+import (
+	"container/list"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// mostConnections is how many the door holds open, not counting those that
+// were upgraded for exec; see connections.
+const mostConnections = 2048
+
+// serve answers on address until ctx is done, then lets requests end for a
+// moment. Without a TLS configuration it speaks plain HTTP/1.1. An answer may
+// take for ever, as that to a watch does: it is the handlers that know for how
+// long they wait for a client.
+func serve(ctx context.Context, address string, h http.Handler, secured *tls.Config, log *slog.Logger) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("listen for HTTP: %w; --http chooses another address", err)
+	}
+	return serveOn(ctx, listener, h, secured, log)
+}
+
+func serveOn(ctx context.Context, listener net.Listener, h http.Handler, secured *tls.Config, log *slog.Logger) error {
+	held := newConnections(mostConnections)
+	server := &http.Server{
+		Handler:           h,
+		TLSConfig:         secured,
+		ReadHeaderTimeout: 10 * time.Second, // and for the TLS handshake
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ConnState:         held.changed,
+		// What clients do wrong is nothing that an operator must know of.
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	done := make(chan error, 1)
+	go func() {
+		if secured == nil {
+			done <- server.Serve(listener)
+		} else {
+			done <- server.ServeTLS(listener, "", "") // with HTTP/2
+		}
+	}()
+	select {
+	case err := <-done:
+		return fmt.Errorf("serve HTTP: %w", err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	err := server.Shutdown(grace)
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("shut down HTTP: %w", err)
+	}
+	err = server.Close() // what did not end in time
+	<-done               // that it was closed is all it says now
+	return err
+}
+
+// connections bounds how many connections there are. When there are too many,
+// the one that has said nothing for longest is closed, which may be the new one:
+// whoever opens many and says nothing cannot keep others out.
+type connections struct {
+	most int
+
+	mu    sync.Mutex // guards what follows
+	quiet *list.List // of net.Conn without a request, the longest quiet in front
+	open  map[net.Conn]*list.Element
+}
+
+func newConnections(most int) *connections {
+	return &connections{most: most, quiet: list.New(), open: map[net.Conn]*list.Element{}}
+}
+
+// changed is http.Server's ConnState. An open connection that serves a request
+// has a nil element.
+func (c *connections) changed(conn net.Conn, state http.ConnState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.open[conn]; e != nil {
+		c.quiet.Remove(e)
+	}
+	switch state {
+	case http.StateActive:
+		c.open[conn] = nil
+	case http.StateNew, http.StateIdle:
+		c.open[conn] = c.quiet.PushBack(conn)
+	default: // closed or hijacked
+		delete(c.open, conn)
+	}
+	if state == http.StateNew && len(c.open) > c.most {
+		longest := c.quiet.Remove(c.quiet.Front()).(net.Conn)
+		delete(c.open, longest)
+		cut(longest)
+	}
+}
+
+// cut closes a connection at once: TLS would first say goodbye, and wait for it.
+func cut(conn net.Conn) {
+	if secured, ok := conn.(*tls.Conn); ok {
+		conn = secured.NetConn()
+	}
+	conn.Close()
+}
