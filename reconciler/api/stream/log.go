@@ -115,7 +115,10 @@ func (l *logCopy) copy(ctx context.Context) error {
 		l.start()
 		return buffer.Flush()
 	}
-	return errors.Join(err, buffer.Flush())
+	if l.started { // what was read before is the reader's all the same
+		err = errors.Join(err, buffer.Flush(), l.flush())
+	}
+	return err
 }
 
 // first waits for the first bytes. A follower's answer begins without them when
