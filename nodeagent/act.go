@@ -235,7 +235,9 @@ func (w *worker) startRequest(want *corev1.Pod, seen pod.Seen, act pod.Start) (*
 	if err != nil {
 		return nil, err
 	}
-	expandArgs(c, env)
+	if err := expandArgs(c, env); err != nil {
+		return nil, err
+	}
 	mounts, err := w.a.cfg.Volumes.Mounts(want, c)
 	if err != nil {
 		return nil, err

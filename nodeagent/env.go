@@ -2,6 +2,7 @@ package nodeagent
 
 import (
 	"fmt"
+	"path/filepath"
 	"sort"
 	"strings"
 
@@ -254,8 +255,12 @@ func expand(s string, get func(string) (string, bool)) string {
 	return b.String()
 }
 
-// expandArgs expands the container's command and args by its variables. c is changed.
-func expandArgs(c *corev1.Container, vars []variable) {
+// expandArgs expands the container's command, args and the subPathExpr of its
+// mounts, which becomes their subPath, by its variables. c is changed.
+//
+// An error wraps schema.ErrRefused: a subPathExpr names a variable that there is
+// not, or a path that leaves the volume.
+func expandArgs(c *corev1.Container, vars []variable) error {
 	all := make(map[string]string, len(vars))
 	for _, v := range vars {
 		all[v.Name] = v.Value
@@ -267,4 +272,32 @@ func expandArgs(c *corev1.Container, vars []variable) {
 	for i := range c.Args {
 		c.Args[i] = expand(c.Args[i], get)
 	}
+	for i := range c.VolumeMounts {
+		if err := expandSubPath(&c.VolumeMounts[i], get); err != nil {
+			return fmt.Errorf("mount %s: %w", c.VolumeMounts[i].MountPath, err)
+		}
+	}
+	return nil
+}
+
+// expandSubPath refuses what would mount more of the volume than was meant.
+func expandSubPath(m *corev1.VolumeMount, get func(string) (string, bool)) error {
+	if m.SubPathExpr == "" {
+		return nil
+	}
+	var missing []string
+	m.SubPath = expand(m.SubPathExpr, func(name string) (string, bool) {
+		v, ok := get(name)
+		if !ok {
+			missing = append(missing, name)
+		}
+		return v, ok
+	})
+	switch {
+	case len(missing) > 0:
+		return fmt.Errorf("subPathExpr %s: there is no variable %s: %w", m.SubPathExpr, strings.Join(missing, ", "), schema.ErrRefused)
+	case !filepath.IsLocal(m.SubPath):
+		return fmt.Errorf("subPathExpr %s: gives %q, which is no path below the volume: %w", m.SubPathExpr, m.SubPath, schema.ErrRefused)
+	}
+	return nil
 }

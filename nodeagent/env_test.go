@@ -3,6 +3,7 @@ package nodeagent
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -136,9 +137,36 @@ func TestEnvOrder(t *testing.T) {
 		t.Errorf("got %q, %v\nwant %q", got, err, want)
 	}
 	e.container.Command, e.container.Args = []string{"$(X"}, []string{"$(LATER)", "$(NONE)", "$$(LATER)"}
-	expandArgs(e.container, got)
+	if err := expandArgs(e.container, got); err != nil {
+		t.Fatal(err)
+	}
 	if !slices.Equal(e.container.Args, []string{"l", "$(NONE)", "$(LATER)"}) || e.container.Command[0] != "$(X" {
 		t.Errorf("expanded to %q %q", e.container.Command, e.container.Args)
+	}
+}
+
+// A subPathExpr becomes a subPath of known variables, or the container waits: a
+// path that is empty or leads out would mount more than was meant.
+func TestSubPathExpr(t *testing.T) {
+	vars := []variable{{"POD", "web-1"}, {"UP", "../.."}, {"EMPTY", ""}, {"ROOT", "/etc"}}
+	for expr, want := range map[string]string{
+		"logs/$(POD)": "logs/web-1",
+		"$$(POD)":     "$(POD)",
+		"$(EMPTY)a":   "a",
+		"a/$(NONE)":   "error: there is no variable NONE",
+		"$(UP)":       "error: which is no path below the volume",
+		"$(ROOT)":     "error: which is no path below the volume",
+		"$(EMPTY)":    "error: which is no path below the volume",
+	} {
+		c := &corev1.Container{VolumeMounts: []corev1.VolumeMount{{MountPath: "/m", SubPathExpr: expr}}}
+		err := expandArgs(c, vars)
+		if text, bad := strings.CutPrefix(want, "error: "); bad {
+			if !errors.Is(err, schema.ErrRefused) || !strings.Contains(err.Error(), text) {
+				t.Errorf("%s: %v, want %s", expr, err, want)
+			}
+		} else if err != nil || c.VolumeMounts[0].SubPath != want {
+			t.Errorf("%s gave %q, %v; want %q", expr, c.VolumeMounts[0].SubPath, err, want)
+		}
 	}
 }
 

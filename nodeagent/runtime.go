@@ -98,6 +98,8 @@ type Mount struct {
 	HostPath      string // absolute, made by nodeagent/volume or the runtime
 	ContainerPath string // absolute
 	ReadOnly      bool
+	// Propagation of mounts made later, on either side; "": none.
+	Propagation corev1.MountPropagationMode
 }
 
 // Volumes is what the agent needs of volumes: the host's side of a pod's

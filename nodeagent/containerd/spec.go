@@ -69,6 +69,9 @@ func (r *Runtime) spec(ctx context.Context, q nodeagent.StartRequest, image *ima
 	if s.Mounts, err = r.mounts(q, image, sandbox, security, id, user); err != nil {
 		return nil, err
 	}
+	if s.Linux.RootfsPropagation, err = rootPropagation(q.Mounts); err != nil {
+		return nil, err
+	}
 	files, err := image.files.get(ctx)
 	if err != nil {
 		return nil, err
@@ -202,7 +205,18 @@ func bind(m nodeagent.Mount) specs.Mount {
 	if m.ReadOnly {
 		mode = "ro"
 	}
-	return specs.Mount{Destination: m.ContainerPath, Type: "bind", Source: m.HostPath, Options: []string{"rbind", "rprivate", mode}}
+	return specs.Mount{Destination: m.ContainerPath, Type: "bind", Source: m.HostPath, Options: []string{"rbind", propagation(m), mode}}
+}
+
+func propagation(m nodeagent.Mount) string {
+	switch m.Propagation {
+	case corev1.MountPropagationHostToContainer:
+		return "rslave"
+	case corev1.MountPropagationBidirectional:
+		return "rshared"
+	default:
+		return "rprivate"
+	}
 }
 
 // imageVolumes gives the places that an image declares as volumes a directory of

@@ -3,7 +3,7 @@
 // fields. It implements nodeagent.Volumes.
 //
 //	<DataDir>/<uid>/<volume>/               on the node's disk
-//	<RunDir>/<uid>/<volume>/                a tmpfs of its own: Secrets, medium Memory
+//	<RunDir>/<uid>/<volume>/                a tmpfs of its own: Secrets, medium Memory; or an NFS mount
 //	<RunDir>/<uid>/..parts/<container>/<n>  a bind mount of one subPath
 //
 // Files of objects change all at once: they lie in a directory that is replaced
@@ -16,7 +16,8 @@
 // agent goes on where it was. What is written is not synced, because pods do not
 // outlive the machine's restart and Setup compares what is there.
 //
-// The package refuses hostPath and every network volume, does not hold an
-// emptyDir on disk to its sizeLimit (one in memory it does), and never writes a
-// Secret to disk.
+// A hostPath is the node's own: it is looked at, made when its type says so, and
+// never removed. The package refuses every network volume but NFS, does not hold
+// an emptyDir on disk to its sizeLimit (one in memory it does), and never writes
+// a Secret to disk.
 package volume

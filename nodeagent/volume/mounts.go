@@ -55,19 +55,22 @@ func (v *Volumes) mount(p *corev1.Pod, c *corev1.Container, i int) (nodeagent.Mo
 		return nodeagent.Mount{}, err
 	}
 	if m.SubPathExpr != "" && m.SubPath == "" {
-		return nodeagent.Mount{}, fmt.Errorf("subPathExpr is not supported: %w", schema.ErrRefused)
+		return nodeagent.Mount{}, fmt.Errorf("subPathExpr %s was not expanded: %w", m.SubPathExpr, schema.ErrRefused)
 	}
 	// A relative path is below the root, as Kubernetes has it.
-	out := nodeagent.Mount{HostPath: v.dir(p.UID, vol), ContainerPath: path.Clean("/" + m.MountPath), ReadOnly: m.ReadOnly || k.files}
+	out := nodeagent.Mount{HostPath: v.dir(p.UID, vol), ContainerPath: path.Clean("/" + m.MountPath), ReadOnly: m.ReadOnly || k.files || k.nfs && vol.NFS.ReadOnly}
+	if m.MountPropagation != nil {
+		out.Propagation = *m.MountPropagation
+	}
 	if m.SubPath == "" {
 		return out, nil
 	}
-	out.HostPath, err = v.pin(p.UID, c.Name, i, out.HostPath, m.SubPath, !k.files)
+	out.HostPath, err = v.pin(p.UID, c.Name, i, k, out.HostPath, m.SubPath)
 	return out, err
 }
 
 // pin binds one path of a volume to a place that containers cannot change.
-func (v *Volumes) pin(uid types.UID, container string, index int, volume, subPath string, create bool) (string, error) {
+func (v *Volumes) pin(uid types.UID, container string, index int, k kind, volume, subPath string) (string, error) {
 	if err := checkName(container); err != nil {
 		return "", err
 	}
@@ -75,7 +78,7 @@ func (v *Volumes) pin(uid types.UID, container string, index int, volume, subPat
 	if err != nil {
 		return "", fmt.Errorf("subPath: %w", err)
 	}
-	fd, isDir, err := resolve(volume, sub, create)
+	fd, isDir, err := resolve(volume, sub, k)
 	if err != nil {
 		return "", fmt.Errorf("subPath %s: %w", sub, err)
 	}
@@ -87,7 +90,11 @@ func (v *Volumes) pin(uid types.UID, container string, index int, volume, subPat
 	if err := makeTarget(at, isDir); err != nil {
 		return "", fmt.Errorf("subPath %s: %w", sub, err)
 	}
-	if err := unix.Mount("/proc/self/fd/"+strconv.Itoa(fd), at, "", unix.MS_BIND, ""); err != nil {
+	flags := uintptr(unix.MS_BIND)
+	if k.host {
+		flags |= unix.MS_REC // the node may have mounts in it
+	}
+	if err := unix.Mount("/proc/self/fd/"+strconv.Itoa(fd), at, "", flags, ""); err != nil {
 		return "", fmt.Errorf("subPath %s: bind mount: %w", sub, err)
 	}
 	return at, nil
@@ -103,14 +110,19 @@ func cleanSubPath(p string) (string, error) {
 }
 
 // resolve opens a path below the volume. The kernel follows links only while
-// they stay below. What is missing is made as a directory when create is set.
-func resolve(volume, sub string, create bool) (fd int, isDir bool, err error) {
-	root, err := unix.Open(volume, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+// they stay below. What is missing is made as a directory, but in a volume of files.
+func resolve(volume, sub string, k kind) (fd int, isDir bool, err error) {
+	flags, how := unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
+	if !k.host { // the node's own may be a link and have mounts in it; ours have none
+		flags |= unix.O_NOFOLLOW
+		how.Resolve |= unix.RESOLVE_NO_XDEV
+	}
+	create := !k.files
+	root, err := unix.Open(volume, flags, 0)
 	if err != nil {
 		return -1, false, fmt.Errorf("open the volume: %w", err)
 	}
 	defer unix.Close(root)
-	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV}
 	for range resolveTries {
 		fd, err = unix.Openat2(root, sub, how)
 		switch {

@@ -35,6 +35,7 @@ type Volumes struct {
 	dataDir  string
 	runDir   string
 	capacity func() corev1.ResourceList
+	mounter  string // the program that mounts network file systems
 }
 
 var _ nodeagent.Volumes = (*Volumes)(nil)
@@ -44,7 +45,7 @@ func New(o Options) *Volumes {
 	if o.Capacity == nil {
 		o.Capacity = machineCapacity
 	}
-	return &Volumes{dataDir: o.DataDir, runDir: o.RunDir, capacity: o.Capacity}
+	return &Volumes{dataDir: o.DataDir, runDir: o.RunDir, capacity: o.Capacity, mounter: "mount"}
 }
 
 // Setup makes the pod's volumes, or brings the files of objects up to date. A
@@ -58,14 +59,14 @@ func (v *Volumes) Setup(ctx context.Context, p *corev1.Pod, objects nodeagent.Ob
 			return err
 		}
 		vol := &p.Spec.Volumes[i]
-		if err := v.setup(p, vol, objects); err != nil {
+		if err := v.setup(ctx, p, vol, objects); err != nil {
 			return fmt.Errorf("volume %s: %w", vol.Name, err)
 		}
 	}
 	return nil
 }
 
-func (v *Volumes) setup(p *corev1.Pod, vol *corev1.Volume, objects nodeagent.Objects) error {
+func (v *Volumes) setup(ctx context.Context, p *corev1.Pod, vol *corev1.Volume, objects nodeagent.Objects) error {
 	if err := checkName(vol.Name); err != nil {
 		return err
 	}
@@ -75,7 +76,12 @@ func (v *Volumes) setup(p *corev1.Pod, vol *corev1.Volume, objects nodeagent.Obj
 	}
 	dir := v.dir(p.UID, vol)
 	group := fsGroup(p)
-	if !k.files {
+	switch {
+	case k.host:
+		return setupHostPath(vol.HostPath)
+	case k.nfs:
+		return v.setupNFS(ctx, dir, vol.NFS)
+	case !k.files:
 		return setupEmpty(dir, vol.EmptyDir, group)
 	}
 	// First the files, then the directory: a pod that waits for an object holds nothing.
@@ -98,6 +104,8 @@ func (v *Volumes) setup(p *corev1.Pod, vol *corev1.Volume, objects nodeagent.Obj
 type kind struct {
 	files  bool // files of objects, never written by containers
 	memory bool // on a tmpfs
+	host   bool // the node's own
+	nfs    bool // mounted below RunDir
 }
 
 // kindOf refuses sources that are not built, with what to do about it.
@@ -114,18 +122,24 @@ func kindOf(vol *corev1.Volume) (kind, error) {
 	case s.PersistentVolumeClaim != nil:
 		return kind{}, fmt.Errorf("waiting for claim %s: persistent storage is not built yet: %w", s.PersistentVolumeClaim.ClaimName, schema.ErrUnavailable)
 	case s.HostPath != nil:
-		return kind{}, fmt.Errorf("hostPath %s is not supported; use an emptyDir, a configMap or a secret: %w", s.HostPath.Path, schema.ErrRefused)
+		return kind{host: true}, nil
+	case s.NFS != nil:
+		return kind{nfs: true}, nil
 	case *s == corev1.VolumeSource{}:
 		return kind{}, nil // without a source it is an emptyDir
 	default:
-		return kind{}, fmt.Errorf("its source is not supported; there are emptyDir, configMap, secret, projected and downwardAPI: %w", schema.ErrRefused)
+		return kind{}, fmt.Errorf("its source is not supported; there are emptyDir, configMap, secret, projected, downwardAPI, hostPath and nfs: %w", schema.ErrRefused)
 	}
 }
 
 // dir is where a volume of a supported kind lies.
 func (v *Volumes) dir(uid types.UID, vol *corev1.Volume) string {
 	base := v.dataDir
-	if k, err := kindOf(vol); err == nil && k.memory {
+	k, err := kindOf(vol)
+	switch {
+	case err == nil && k.host:
+		return filepath.Clean(vol.HostPath.Path)
+	case err == nil && (k.memory || k.nfs):
 		base = v.runDir
 	}
 	return filepath.Join(base, string(uid), vol.Name)

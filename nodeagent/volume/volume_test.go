@@ -388,9 +388,10 @@ func TestMissing(t *testing.T) {
 		"no path":          {item("."), schema.ErrRefused, "no file"},
 		"file is directory": {fromConfigMap("v", "good", corev1.KeyToPath{Key: "a", Path: "x"}, corev1.KeyToPath{Key: "a", Path: "x/y"}),
 			schema.ErrRefused, "lies in it"},
-		"hostPath":    {source("v", corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/etc"}}), schema.ErrRefused, "hostPath /etc"},
+		"hostPath":    {source("v", corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/a/../etc"}}), schema.ErrRefused, "'..'"},
 		"claim":       {source("v", corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "db"}}), schema.ErrUnavailable, "waiting for claim db"},
-		"nfs":         {source("v", corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{}}), schema.ErrRefused, "not supported"},
+		"nfs":         {source("v", corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{Server: "-o", Path: "/x"}}), schema.ErrRefused, "want a server"},
+		"iscsi":       {source("v", corev1.VolumeSource{ISCSI: &corev1.ISCSIVolumeSource{}}), schema.ErrRefused, "not supported"},
 		"volume name": {emptyDir("../v", corev1.EmptyDirVolumeSource{}), schema.ErrRefused, "DNS label"},
 		"medium":      {emptyDir("v", corev1.EmptyDirVolumeSource{Medium: "HugePages"}), schema.ErrRefused, "HugePages"},
 	} {

@@ -185,7 +185,17 @@ func (o *objectReader) mountRules(c *corev1.Container, at string, volumes map[st
 			o.fault(here+".mountPath", fmt.Sprintf("path %s is mounted twice, first at %s", quote(m.MountPath), first), "")
 		}
 		paths[clean] = here
+		if m.SubPath != "" && m.SubPathExpr != "" {
+			o.fault(here+".subPathExpr", "must not be there beside subPath", "keep one of them")
+		}
+		if m.MountPropagation != nil && *m.MountPropagation == corev1.MountPropagationBidirectional && !privileged(c) {
+			o.fault(here+".mountPropagation", "Bidirectional is for privileged containers", "set securityContext.privileged, or use HostToContainer")
+		}
 	}
+}
+
+func privileged(c *corev1.Container) bool {
+	return c.SecurityContext != nil && c.SecurityContext.Privileged != nil && *c.SecurityContext.Privileged
 }
 
 func remedyForVolume(name string, volumes map[string]bool) string {
