@@ -32,6 +32,8 @@ type logWriter struct {
 	file   *os.File   // nil after an error, until the next write opens it again
 	size   int64
 	failed bool // and it was said
+	// followers are told, by a token, that the log grew.
+	followers map[chan struct{}]struct{}
 }
 
 func openLogWriter(path string, log *slog.Logger) (*logWriter, error) {
@@ -144,7 +146,32 @@ func (w *logWriter) append(p []byte) error {
 	}
 	n, err := w.file.Write(p)
 	w.size += int64(n)
+	for c := range w.followers {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
 	return err
+}
+
+// subscribe returns a channel that holds a token when the log has grown since it
+// was read.
+func (w *logWriter) subscribe() chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.followers == nil {
+		w.followers = map[chan struct{}]struct{}{}
+	}
+	c := make(chan struct{}, 1)
+	w.followers[c] = struct{}{}
+	return c
+}
+
+func (w *logWriter) unsubscribe(c chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.followers, c)
 }
 
 // rotate renames x.log to x.log.1, x.log.1 to x.log.2, and drops the oldest.

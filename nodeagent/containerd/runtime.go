@@ -65,6 +65,7 @@ type Runtime struct {
 	pods    map[types.UID]*podState       // by uid
 	logs    map[string]*containerLog      // by container id: the readers of its output
 	ids     map[types.UID]map[string]bool // container ids of a pod
+	execs   map[string]bool               // commands of this run, by exec id
 }
 
 // podState is what is kept in memory of a pod, so that a look at it does not

@@ -286,6 +286,7 @@ func (r *Runtime) sweep(ctx context.Context) error {
 			r.log.Warn("a half-made sandbox cannot be removed", "pod", uid, "err", err)
 		}
 	}
+	r.endLeftExecs(uids)
 	return nil
 }
 
