@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
@@ -105,7 +106,6 @@ func (c *cluster) restClient() (*rest.RESTClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
 	return rest.UnversionedRESTClientFor(config)
 }
 
@@ -124,14 +124,18 @@ func (c *cluster) newConfig() (*rest.Config, error) {
 	}
 	timeout, err := clientcmd.ParseTimeout(c.flags.timeout)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--request-timeout %q is no time, such as 5s or 2m", c.flags.timeout)
 	}
 	config := &rest.Config{
-		Host:            x.Server,
-		UserAgent:       "pawl/" + version,
+		Host:      x.Server,
+		UserAgent: "pawl/" + version,
+		ContentConfig: rest.ContentConfig{ // what kubectl's commands expect to be set, such as exec
+			GroupVersion: &corev1.SchemeGroupVersion, NegotiatedSerializer: scheme.Codecs.WithoutConversion(),
+		},
+		APIPath:         "/api",
 		QPS:             -1, // the server protects itself
 		Timeout:         timeout,
-		TLSClientConfig: rest.TLSClientConfig{CAFile: c.flags.caFile},
+		TLSClientConfig: rest.TLSClientConfig{CAFile: x.CAFile},
 	}
 	if x.TokenFile != "" {
 		token, err := os.ReadFile(x.TokenFile)
@@ -161,6 +165,9 @@ func (c *cluster) context() (schema.ClientContext, error) {
 	}
 	if c.flags.tokenFile != "" {
 		x.TokenFile = c.flags.tokenFile
+	}
+	if c.flags.caFile != "" {
+		x.CAFile = c.flags.caFile
 	}
 	return x, nil
 }

@@ -48,9 +48,11 @@ func addCommands(root *cobra.Command, c *cluster, s genericiooptions.IOStreams) 
 		}},
 		{Message: "Ask Git and the cluster:", Commands: []*cobra.Command{
 			newValidate(),
-			newHistory(c),
+			newHistory(c, s),
+			newWhy(c, s),
 		}},
 		{Message: "Know the cluster:", Commands: []*cobra.Command{
+			newContext(c, s),
 			newImage(c),
 			explain.NewCmdExplain("pawl", f, s),
 			apiresources.NewCmdAPIResources(f, s),
@@ -59,7 +61,17 @@ func addCommands(root *cobra.Command, c *cluster, s genericiooptions.IOStreams) 
 		}},
 	}
 	groups.Add(root)
-	root.AddCommand(completion.NewCmdCompletion(s.Out, "\n"), newVersion(s), options.NewCmdOptions(s.Out))
+	root.AddCommand(completion.NewCmdCompletion(s.Out, "\n"), newVersion(c, s), options.NewCmdOptions(s.Out))
+	for flag, complete := range map[string]cobra.CompletionFunc{
+		"namespace": func(_ *cobra.Command, _ []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+			return utilcomp.CompGetResource(f, "namespace", toComplete), cobra.ShellCompDirectiveNoFileComp
+		},
+		"context": func(_ *cobra.Command, _ []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+			return c.completeContext(nil, nil, toComplete)
+		},
+	} {
+		cmdutil.CheckErr(root.RegisterFlagCompletionFunc(flag, complete))
+	}
 	templates.ActsAsRootCommand(root, []string{"options"}, groups...)
 	rename(root)
 }

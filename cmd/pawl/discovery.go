@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
 )
@@ -53,6 +54,13 @@ func (c *cluster) cacheDir() string {
 // could not tell more.
 func (d *cachedDiscovery) Fresh() bool {
 	return d.CachedDiscoveryInterface.Fresh() && !d.answers.old.Load()
+}
+
+// ServerGroupsAndResources implements discovery.DiscoveryInterface, in the
+// server's order. The one that is wrapped has them in a map's order, and `get
+// all` prints the kinds as they come.
+func (d *cachedDiscovery) ServerGroupsAndResources() ([]*metav1.APIGroup, []*metav1.APIResourceList, error) {
+	return discovery.ServerGroupsAndResources(d)
 }
 
 // Invalidate implements discovery.CachedDiscoveryInterface: the server is asked.

@@ -21,6 +21,7 @@ type door struct {
 	server string
 	err    error // no answer, and why
 	status int   // of the answer
+	plain  bool  // the server wants TLS, and was spoken to without
 }
 
 // wrap is a transport.WrapperFunc.
@@ -39,9 +40,11 @@ func (k knocker) RoundTrip(r *http.Request) (*http.Response, error) {
 	k.door.mu.Lock()
 	defer k.door.mu.Unlock()
 	k.door.server = r.URL.Scheme + "://" + r.URL.Host
-	k.door.err, k.door.status = err, 0
+	k.door.err, k.door.status, k.door.plain = err, 0, false
 	if err == nil {
 		k.door.status = response.StatusCode
+		// net/http's servers say so to somebody who forgot the s of https.
+		k.door.plain = r.URL.Scheme == "http" && response.StatusCode == http.StatusBadRequest && response.Header.Get("Content-Type") == ""
 	}
 	return response, err
 }
@@ -66,21 +69,23 @@ func (d *door) failure() string {
 	switch {
 	case d.status == http.StatusUnauthorized:
 		return d.server + " does not know you: the token is none of its own. Is it the right context? See: pawl context"
+	case d.plain:
+		return d.server + " answers over https only. Is it the right context? See: pawl context"
 	case d.err == nil || errors.Is(d.err, context.Canceled):
 		return ""
 	}
-	if reason := certificate(d.err); reason != "" {
-		return fmt.Sprintf("%s cannot be trusted (%s). Is it the right context? See: pawl context", d.server, reason)
+	if wrong := certificate(d.err); wrong != "" {
+		return fmt.Sprintf("%s cannot be trusted (%s). Is it the right context? See: pawl context", d.server, wrong)
 	}
 	hint := "Is the cluster up?"
 	if local(d.server) {
 		hint += " Start it with: pawld up"
 	}
-	return fmt.Sprintf("no answer from %s (%s). %s", d.server, why(d.err), hint)
+	return fmt.Sprintf("no answer from %s (%s). %s", d.server, reason(d.err), hint)
 }
 
-// why is the innermost reason of a failed request, in few words.
-func why(err error) string {
+// reason is the innermost reason of a failed request, in few words.
+func reason(err error) string {
 	var dns *net.DNSError
 	var timeout net.Error
 	var errno syscall.Errno

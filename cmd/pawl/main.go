@@ -6,7 +6,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -53,12 +52,11 @@ func run(args []string, s genericiooptions.IOStreams, env func(string) string) (
 	root := newRoot(c, s)
 	root.SetArgs(args)
 	err := root.Execute()
-	switch {
-	case err == nil:
+	if err == nil {
 		return 0
-	case errors.Is(err, errSilent):
-	default:
-		c.tell(s.ErrOut, "error: "+err.Error())
+	}
+	if !errors.Is(err, errSilent) {
+		c.tell(s.ErrOut, message(err))
 	}
 	return 1
 }
@@ -82,13 +80,4 @@ Desired state is changed in one way only: git push.`,
 	c.addFlags(root.PersistentFlags())
 	addCommands(root, c, s)
 	return root
-}
-
-func newVersion(s genericiooptions.IOStreams) *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the client's version",
-		Args:  cobra.NoArgs,
-		Run:   func(*cobra.Command, []string) { fmt.Fprintln(s.Out, "pawl "+version) },
-	}
 }
