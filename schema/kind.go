@@ -23,7 +23,13 @@ const (
 	Secrets                Kind = "secrets"
 	Services               Kind = "services"
 	Nodes                  Kind = "nodes"
+	Events                 Kind = "events"
+	// Revisions is a kind of Pawl's own: the commits that were looked at.
+	Revisions Kind = "revisions"
 )
+
+// Group is the API group of Pawl's own kinds.
+const Group = "pawl.dev"
 
 // An Object is a Kubernetes object of a kind Pawl knows. Its TypeMeta is always
 // filled in, so that its JSON says what it is.
@@ -51,6 +57,8 @@ var kinds = []KindInfo{
 	info(ReplicationControllers, "", "v1", "ReplicationController", true, true, func() Object { return new(corev1.ReplicationController) }),
 	info(ReplicaSets, "apps", "v1", "ReplicaSet", true, true, func() Object { return new(appsv1.ReplicaSet) }),
 	info(Deployments, "apps", "v1", "Deployment", true, true, func() Object { return new(appsv1.Deployment) }),
+	info(Events, "", "v1", "Event", true, false, func() Object { return new(corev1.Event) }),
+	info(Revisions, Group, "v1", "Revision", false, false, func() Object { return new(RevisionObject) }),
 }
 
 func info(k Kind, group, version, kind string, namespaced, manifest bool, empty func() Object) KindInfo {

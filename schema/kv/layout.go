@@ -37,9 +37,8 @@ const (
 	EventStream = "pawl-events"
 )
 
-// Revisions is the kind token under which pawl-actual keeps RevisionRecords. It
-// is no Kubernetes kind and stands in no URL.
-const Revisions schema.Kind = "revisions"
+// Revisions is the kind token under which pawl-actual keeps RevisionRecords.
+const Revisions = schema.Revisions
 
 // clusterScope stands in keys for the namespace of cluster-scoped objects. No
 // namespace encodes to it, since names do not begin with a dot.
