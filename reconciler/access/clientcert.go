@@ -78,7 +78,7 @@ func newCerts(ca *authority) *certs {
 
 // find says whose certificate it is.
 func (c *certs) find(cert *x509.Certificate, now time.Time) (User, bool) {
-	if cert.Subject.CommonName == "" || now.Before(cert.NotBefore) || now.After(cert.NotAfter) || !c.ours(cert, now) {
+	if cert.Subject.CommonName == "" || cert.IsCA || now.Before(cert.NotBefore) || now.After(cert.NotAfter) || !c.ours(cert, now) {
 		return User{}, false
 	}
 	return newUser(cert.Subject.CommonName, roleOf(cert.Subject.Organization), cert.Subject.Organization...), true
