@@ -24,6 +24,8 @@ type loop struct {
 	log    *slog.Logger
 	events chan []corev1.Event // to the publisher; dropped and counted when it is slow
 
+	restarts restarts // orders of the API, for the loop
+
 	planner *plan.Planner
 	differ  plan.Differ            // remembers which objects it found equal
 	current *schema.Revision       // the newest accepted one; nil: none since the start
@@ -110,6 +112,7 @@ func (l *loop) step(ctx context.Context, c changes, now time.Time) (recheck time
 		l.feed(c)
 	}
 	l.planner.KeepAll(!l.checked)
+	l.obey(ctx, c, now)
 	result := l.planner.Plan(now)
 	if err := l.commit(ctx, result.Changes); err != nil {
 		return time.Time{}, err
