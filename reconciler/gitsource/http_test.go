@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pawl-project/pawl/reconciler/access"
 	"github.com/pawl-project/pawl/reconciler/githost"
 	"github.com/pawl-project/pawl/reconciler/gitsource"
 	"github.com/pawl-project/pawl/schema"
@@ -26,8 +27,15 @@ func TestFollowOverHTTP(t *testing.T) {
 	logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	follow := make(chan func(), 1)
 	dir := t.TempDir()
+	if err := os.WriteFile(access.TokenFile(dir, access.Admin), []byte(token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	door, err := access.Open(access.Options{DataDir: dir, TLS: access.TLSOptions{Listen: "127.0.0.1:0"}, Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
 	host, err := githost.New(githost.Options{
-		Dir: filepath.Join(dir, "cluster.git"), RunDir: filepath.Join(dir, "run"), Token: token, Logger: logger,
+		Dir: filepath.Join(dir, "cluster.git"), RunDir: filepath.Join(dir, "run"), Guard: door.Git, Logger: logger,
 		Check:  func(context.Context, schema.Commit) ([]schema.Fault, error) { return nil, nil },
 		Pushed: func(schema.Commit) { (<-follow)() }, // as a webhook would
 	})
