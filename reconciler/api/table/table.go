@@ -71,7 +71,8 @@ var columns = map[schema.Kind]Columns{
 	schema.ReplicationControllers: replicationControllers,
 	schema.ReplicaSets:            replicaSets,
 	schema.Deployments:            deployments,
-	"events":                      events,
+	schema.Events:                 events,
+	schema.Revisions:              revisions,
 }
 
 var plain = of(func(o schema.Object, now time.Time) []any {

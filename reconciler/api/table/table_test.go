@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/pawl-project/pawl/reconciler/api/table"
@@ -66,9 +65,6 @@ func compare(t *testing.T, kind schema.Kind, want recording) {
 }
 
 func empty(t *testing.T, kind schema.Kind) schema.Object {
-	if kind == "events" {
-		return new(corev1.Event)
-	}
 	info, ok := schema.LookupKind(kind)
 	if !ok {
 		t.Fatalf("Pawl does not know the kind %s", kind)
@@ -99,6 +95,48 @@ func TestAKindWithoutColumnsHasNameAndAge(t *testing.T) {
 	o.SetCreationTimestamp(metav1.NewTime(born))
 	if got := asJSON(t, columns.Row(o, born.Add(90*time.Minute))); got != `["a","90m"]` {
 		t.Error(got)
+	}
+}
+
+func TestRevisions(t *testing.T) {
+	seen := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+	settled := seen.Add(2345678 * time.Microsecond)
+	for _, c := range []struct {
+		name   string
+		record schema.RevisionRecord
+		want   string
+	}{
+		{"settled", schema.RevisionRecord{
+			Subject: "Two more", Result: schema.RevisionApplied, Settled: &settled, Created: []string{"a", "b"}, Removed: []string{"c"},
+		}, `["0123456789","Ada","3h5m","Applied","+2 ~0 -1","2.346s","Two more","\u003cnone\u003e","0123456789abcdef"]`},
+		{"not settled", schema.RevisionRecord{
+			Subject: "Faster", Result: schema.RevisionApplied, Changed: []string{"a"},
+		}, `["0123456789","Ada","3h5m","Applied","+0 ~1 -0","not yet","Faster","\u003cnone\u003e","0123456789abcdef"]`},
+		{"refused", schema.RevisionRecord{
+			Subject: "Oops", Result: schema.RevisionRefused,
+			Faults: []schema.Fault{{File: "web.yaml", Line: 3, Column: 5, Problem: "no"}, {File: "db.yaml", Problem: "neither"}},
+		}, `["0123456789","Ada","3h5m","Refused","2 faults","-","Oops","web.yaml:3:5: no; db.yaml: neither","0123456789abcdef"]`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.record.Commit, c.record.Author, c.record.Seen = "0123456789abcdef", "Ada", seen
+			o := schema.NewRevisionObject(&c.record)
+			columns := table.For(schema.Revisions)
+			row := columns.Row(o, seen.Add(3*time.Hour+5*time.Minute))
+			if got := asJSON(t, row); got != c.want {
+				t.Errorf("\n%s, want\n%s", got, c.want)
+			}
+			if len(row) != len(columns.Definitions()) {
+				t.Errorf("%d cells for %d columns", len(row), len(columns.Definitions()))
+			}
+		})
+	}
+}
+
+func TestEveryKindHasColumnsOfItsOwn(t *testing.T) {
+	for _, info := range schema.Kinds() {
+		if len(table.For(info.Kind).Definitions()) == 2 {
+			t.Errorf("%s has name and age only", info.Kind)
+		}
 	}
 }
 
