@@ -56,7 +56,7 @@ var neverLinked = []struct{ binary, dependency, why string }{
 }
 
 // pureRooms decide without doing. What they may import besides schema:
-var pureRooms = []string{"reconciler/plan", "reconciler/placement", "nodeagent/pod"}
+var pureRooms = []string{"reconciler/plan", "reconciler/placement", "nodeagent/pod", "reconciler/api/table"}
 
 var pureImports = []string{"k8s.io/api", "k8s.io/apimachinery", "k8s.io/utils/ptr"}
 

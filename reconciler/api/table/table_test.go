@@ -148,7 +148,7 @@ func TestDefinitionsAreTheCallers(t *testing.T) {
 	}
 }
 
-func read(t *testing.T, file string) (r recording) {
+func read(t testing.TB, file string) (r recording) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
