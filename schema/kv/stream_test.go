@@ -8,8 +8,6 @@ import (
 	"io"
 	"testing"
 	"time"
-
-	"github.com/pawl-project/pawl/schema"
 )
 
 // A streamRig is a server, the control plane's side and one node.
@@ -27,20 +25,17 @@ func newStreamRig(t testing.TB, handle StreamHandler) *streamRig {
 	run(t, g.streams.Run)
 	if handle != nil {
 		run(t, func(ctx context.Context) error { return ServeStreams(ctx, g.node, "n1", handle) })
-		g.listening("n1")
+		listening(t, g.node)
 	}
 	return g
 }
 
-// listening waits until the node's subscription is at the server.
-func (g *streamRig) listening(n schema.NodeName) {
-	g.t.Helper()
-	if err := g.node.nc.FlushTimeout(10 * time.Second); err != nil {
-		g.t.Fatal(err)
-	}
-	eventually(g.t, "the node listens", func() bool { return g.ns.NumSubscriptions() > 0 && g.node.nc.NumSubscriptions() > 0 })
-	if err := g.node.nc.FlushTimeout(10 * time.Second); err != nil {
-		g.t.Fatal(err)
+// listening waits until a node's subscription is at the server.
+func listening(t testing.TB, c *Conn) {
+	t.Helper()
+	eventually(t, "the node listens", func() bool { return c.nc.NumSubscriptions() > 0 })
+	if err := c.nc.FlushTimeout(10 * time.Second); err != nil {
+		t.Fatal(err)
 	}
 }
 
