@@ -54,7 +54,7 @@ func newCluster(env func(string) string) *cluster {
 }
 
 func (c *cluster) addFlags(flags *pflag.FlagSet) {
-	flags.StringVar(&c.flags.context, "context", c.env("PAWL_CONTEXT"), "The context to use, one of `pawl context`; default: the current one")
+	flags.StringVar(&c.flags.context, "context", c.env("PAWL_CONTEXT"), "The context to use, one of those that pawl context lists; default: the current one")
 	flags.StringVarP(&c.flags.namespace, "namespace", "n", "", "The namespace to work in; default: default")
 	flags.StringVarP(&c.flags.server, "server", "s", "", "The server's URL, instead of the context's")
 	flags.StringVar(&c.flags.tokenFile, "token-file", "", "A file that holds the token for the server, instead of the context's")

@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/kubectl/pkg/cmd/apiresources"
 	"k8s.io/kubectl/pkg/cmd/auth"
@@ -29,35 +28,36 @@ import (
 func addCommands(root *cobra.Command, c *cluster, s genericiooptions.IOStreams) {
 	f := cmdutil.NewFactory(c)
 	utilcomp.SetFactoryForCompletion(f)
+
 	getCmd := get.NewCmdGet("pawl", f, s)
 	// Set here, as kubectl does, because get cannot import completion.
 	getCmd.ValidArgsFunction = utilcomp.ResourceTypeAndNameCompletionFunc(f)
 
 	groups := templates.CommandGroups{
-		{Message: "Look at what runs:", Commands: []*cobra.Command{
+		{Message: "See what runs:", Commands: []*cobra.Command{
 			getCmd,
 			describe.NewCmdDescribe("pawl", f, s),
+			newWhy(c, s),
 			events.NewCmdEvents(f, s),
 			only(rollout.NewCmdRollout("pawl", f, s), "status", "history"),
 			wait.NewCmdWait(f, s),
 		}},
 		{Message: "Be in a pod:", Commands: []*cobra.Command{
-			without(logs.NewCmdLogs(f, s), "insecure-skip-tls-verify-backend"),
+			logs.NewCmdLogs(f, s),
 			exec.NewCmdExec(f, s),
 			delete.NewCmdDelete(f, s),
 		}},
-		{Message: "Ask Git and the cluster:", Commands: []*cobra.Command{
+		{Message: "Git, and what became of it:", Commands: []*cobra.Command{
 			newValidate(),
 			newHistory(c, s),
-			newWhy(c, s),
 		}},
-		{Message: "Know the cluster:", Commands: []*cobra.Command{
+		{Message: "The cluster:", Commands: []*cobra.Command{
 			newContext(c, s),
-			newImage(c),
 			explain.NewCmdExplain("pawl", f, s),
 			apiresources.NewCmdAPIResources(f, s),
 			apiresources.NewCmdAPIVersions(f, s),
 			only(auth.NewCmdAuth(f, s), "can-i", "whoami"),
+			newImage(c),
 		}},
 	}
 	groups.Add(root)
@@ -73,7 +73,7 @@ func addCommands(root *cobra.Command, c *cluster, s genericiooptions.IOStreams) 
 		cmdutil.CheckErr(root.RegisterFlagCompletionFunc(flag, complete))
 	}
 	templates.ActsAsRootCommand(root, []string{"options"}, groups...)
-	rename(root)
+	fit(root)
 }
 
 // only keeps the named subcommands of cmd.
@@ -83,17 +83,5 @@ func only(cmd *cobra.Command, names ...string) *cobra.Command {
 			cmd.RemoveCommand(sub)
 		}
 	}
-	return cmd
-}
-
-// without takes flags away from cmd that nothing here would honour.
-func without(cmd *cobra.Command, names ...string) *cobra.Command {
-	all := cmd.Flags()
-	cmd.ResetFlags()
-	all.VisitAll(func(f *pflag.Flag) {
-		if !slices.Contains(names, f.Name) {
-			cmd.Flags().AddFlag(f)
-		}
-	})
 	return cmd
 }

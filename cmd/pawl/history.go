@@ -71,34 +71,38 @@ that one in full: what it changed, its faults and its warnings.`,
 
 // listRevisions returns what the server remembers of commits, newest first.
 func listRevisions(ctx context.Context, client *rest.RESTClient) ([]schema.RevisionRecord, error) {
-	var list struct {
-		Items []struct {
-			Spec, Status json.RawMessage
-		}
-	}
 	body, err := client.Get().AbsPath(revisionsPath).Do(ctx).Raw()
 	if err != nil {
 		return nil, err
+	}
+	var list struct {
+		Items []schema.RevisionObject `json:"items"`
 	}
 	if err := json.Unmarshal(body, &list); err != nil {
 		return nil, fmt.Errorf("%s: %w", revisionsPath, err)
 	}
 	records := make([]schema.RevisionRecord, len(list.Items))
-	for i, item := range list.Items {
-		// What the author said stands in spec, what became of it in status.
-		for _, part := range []json.RawMessage{item.Spec, item.Status} {
-			if len(part) == 0 {
-				continue
-			}
-			if err := json.Unmarshal(part, &records[i]); err != nil {
-				return nil, fmt.Errorf("%s: %w", revisionsPath, err)
-			}
-		}
+	for i := range list.Items {
+		records[i] = recordOf(&list.Items[i])
 	}
 	slices.SortFunc(records, func(a, b schema.RevisionRecord) int {
 		return cmp.Or(b.Seen.Compare(a.Seen), cmp.Compare(a.Commit, b.Commit))
 	})
 	return records, nil
+}
+
+// recordOf is the record that schema.NewRevisionObject made o from.
+func recordOf(o *schema.RevisionObject) schema.RevisionRecord {
+	r := schema.RevisionRecord{
+		Commit: o.Spec.Commit, Author: o.Spec.Author, Email: o.Spec.Email, Subject: o.Spec.Subject, When: o.Spec.When.Time,
+		Result: o.Status.Result, Seen: o.Status.Seen.Time,
+		Created: o.Status.Created, Changed: o.Status.Changed, Removed: o.Status.Removed,
+		Faults: o.Status.Faults, Warnings: o.Status.Warnings,
+	}
+	if o.Status.Settled != nil {
+		r.Settled = &o.Status.Settled.Time
+	}
+	return r
 }
 
 // findRevision finds a commit by its first characters.
@@ -143,7 +147,7 @@ func printHistory(s genericiooptions.IOStreams, records []schema.RevisionRecord,
 		return printData(s.Out, output, records)
 	case "", "wide":
 	default:
-		return fmt.Errorf("unknown output format %q; must be one of wide, json, yaml", output)
+		return oneOf(output, "wide", "json", "yaml")
 	}
 	if len(records) == 0 {
 		fmt.Fprintln(s.ErrOut, "No commit was looked at yet.")
@@ -170,7 +174,7 @@ func printRevision(out io.Writer, r schema.RevisionRecord, output string, now ti
 		return printData(out, output, r)
 	case "", "wide":
 	default:
-		return fmt.Errorf("unknown output format %q; must be one of wide, json, yaml", output)
+		return oneOf(output, "wide", "json", "yaml")
 	}
 	author := r.Author
 	if r.Email != "" {

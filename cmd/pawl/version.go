@@ -70,7 +70,7 @@ func printVersions(s genericiooptions.IOStreams, v versions, output string) erro
 		return printData(s.Out, output, v)
 	case "":
 	default:
-		return fmt.Errorf("unknown output format %q; must be one of json, yaml", output)
+		return oneOf(output, "json", "yaml")
 	}
 	fmt.Fprintln(s.Out, "Client Version: "+v.Client)
 	if v.Server != nil {

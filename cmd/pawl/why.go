@@ -35,7 +35,7 @@ and tells of the newest commit when that was refused.`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "" && output != "json" {
-				return fmt.Errorf("unknown output format %q, json is the only one", output)
+				return oneOf(output, "json")
 			}
 			answer, err := c.why(cmd.Context(), args, time.Now())
 			if err != nil {
