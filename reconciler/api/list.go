@@ -1,0 +1,199 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pawl-project/pawl/reconciler/api/cache"
+)
+
+// listShapes are the shapes in which a list is answered.
+func listShapes(s shape, group, version string) bool {
+	return s == wholeShape || (s == tableShape || s == partialsShape) && metaVersion(group, version)
+}
+
+// list answers with objects.
+func (q *request) list() {
+	f, err := negotiate(q.r, offer{q.res.media(), listShapes})
+	if err != nil {
+		q.fail(err)
+		return
+	}
+	o, err := q.options()
+	if err != nil {
+		q.fail(err)
+		return
+	}
+	items, meta, err := q.page(o)
+	if err != nil {
+		q.fail(err)
+		return
+	}
+	q.answerList(f, meta, items)
+}
+
+// answerList writes a list. The common forms are joined from what the cache has
+// encoded, straight onto the wire.
+func (q *request) answerList(f form, meta metav1.ListMeta, items []*cache.Item) {
+	switch {
+	case f.shape == tableShape:
+		q.answerJSON(f, func() ([]byte, error) { return q.tableOf(f, meta, items) })
+	case f.shape == partialsShape:
+		q.answerPartials(f, meta, items)
+	case f.media == protoMedia:
+		q.answerProto(meta, items)
+	case f.media == jsonMedia && !f.pretty:
+		q.answerJoined(meta, items)
+	default:
+		q.answerJSON(f, func() ([]byte, error) {
+			var b bytes.Buffer
+			err := q.writeJSON(&b, meta, items)
+			return b.Bytes(), err
+		})
+	}
+}
+
+// answerJSON answers with what is made as JSON, in the media of the form.
+func (q *request) answerJSON(f form, make func() ([]byte, error)) {
+	body, err := make()
+	if err == nil {
+		body, err = fromJSON(body, f.media)
+	}
+	if err != nil {
+		q.fail(err)
+		return
+	}
+	q.writeBody(q.w, q.r, http.StatusOK, f, body)
+}
+
+func (q *request) answerPartials(f form, meta metav1.ListMeta, items []*cache.Item) {
+	l := &metav1.PartialObjectMetadataList{
+		TypeMeta: metav1.TypeMeta{Kind: string(partialsShape), APIVersion: metaGroup + "/" + f.version},
+		ListMeta: meta, Items: make([]metav1.PartialObjectMetadata, len(items)),
+	}
+	for n, i := range items {
+		l.Items[n] = *partialOf(i.Object(), f.version)
+		if f.media == protoMedia {
+			l.Items[n].TypeMeta = metav1.TypeMeta{}
+		}
+	}
+	q.writeObject(q.w, q.r, http.StatusOK, f, l)
+}
+
+// wire is the size of what is gathered before it is written, in bytes.
+const wire = 64 << 10
+
+// answerJoined writes a list in JSON, joined from what the cache has encoded.
+func (q *request) answerJoined(meta metav1.ListMeta, items []*cache.Item) {
+	q.written(form{media: jsonMedia}, len(items), func(w io.Writer) error {
+		if err := q.writeJSON(w, meta, items); err != nil {
+			return err
+		}
+		_, err := io.WriteString(w, "\n")
+		return err
+	})
+}
+
+// written answers with what write writes. When that fails in the middle the
+// connection is cut, so that no half of a list is taken for a whole one.
+func (q *request) written(f form, items int, write func(io.Writer) error) {
+	q.w.Header().Set("Content-Type", f.contentType())
+	q.w.Header().Set("Cache-Control", "no-cache, private")
+	out, done := compress(q.w, q.r, items*likelySize)
+	if q.r.Method == http.MethodHead {
+		done()
+		return
+	}
+	b := bufio.NewWriterSize(out, wire)
+	err := write(b)
+	if err == nil {
+		err = b.Flush()
+	}
+	if err != nil {
+		if q.r.Context().Err() == nil {
+			q.Logger.Error("list ended early", "path", q.r.URL.Path, "err", err)
+		}
+		panic(http.ErrAbortHandler)
+	}
+	done()
+}
+
+// likelySize is what one object weighs when it is encoded, in bytes, roughly.
+const likelySize = 1 << 10
+
+// writeJSON writes a list. As in Kubernetes its items say nothing of their kind
+// when the list's says it, and do when they are of a kind of our own.
+func (q *request) writeJSON(w io.Writer, meta metav1.ListMeta, items []*cache.Item) error {
+	text, err := json.Marshal(meta)
+	if err != nil {
+		return err
+	}
+	kind := q.res.listMeta()
+	head := `{"kind":"` + kind.Kind + `","apiVersion":"` + kind.APIVersion + `","metadata":` + string(text) + `,"items":[`
+	if _, err := io.WriteString(w, head); err != nil {
+		return err
+	}
+	var known []byte
+	if q.res.proto {
+		known = []byte(`{"kind":"` + q.res.gvk.Kind + `","apiVersion":"` + q.res.apiVersion() + `",`)
+	}
+	between, open := []byte(","), []byte("{")
+	for n, i := range items {
+		text, err := q.res.json(i)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			w.Write(between) //nolint:errcheck // a bufio.Writer says it again at the end
+		}
+		if rest, ok := bytes.CutPrefix(text, known); ok && known != nil {
+			w.Write(open) //nolint:errcheck // as above
+			text = rest
+		}
+		if _, err := w.Write(text); err != nil {
+			return err
+		}
+	}
+	_, err = io.WriteString(w, "]}")
+	return err
+}
+
+// answerProto writes a list in protobuf: every list of Kubernetes has its
+// metadata first and then its items.
+func (q *request) answerProto(meta metav1.ListMeta, items []*cache.Item) {
+	head, err := meta.Marshal()
+	if err != nil {
+		q.fail(err)
+		return
+	}
+	raw := make([][]byte, len(items))
+	size := protoField(len(head))
+	for n, i := range items {
+		if raw[n], err = q.res.message(i); err != nil {
+			q.fail(err)
+			return
+		}
+		size += protoField(len(raw[n]))
+	}
+	kind := q.res.listMeta()
+	q.written(form{media: protoMedia}, len(items), func(w io.Writer) error {
+		b := envelope(nil, kind.APIVersion, kind.Kind, size)
+		b = append(appendLength(b, listMetadata, len(head)), head...)
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+		for _, r := range raw {
+			b = appendLength(b[:0], listItem, len(r))
+			w.Write(b) //nolint:errcheck // a bufio.Writer says it again
+			if _, err := w.Write(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
