@@ -44,6 +44,14 @@ func Locate(file string, content []byte, k schema.ObjectKey) (LocatedObject, boo
 	return LocatedObject{}, false
 }
 
+// Broken says whether a YAML or JSON manifest has a part that cannot be read, so
+// that an object which Locate does not find may stand there all the same.
+func Broken(file string, content []byte) bool {
+	var faults faultList
+	parse(file, content, &faults)
+	return len(faults.faults) > 0
+}
+
 // IsManifest says whether a file is one that objects may stand in.
 func IsManifest(file string) bool {
 	switch path.Ext(file) {

@@ -112,6 +112,9 @@ func TestLocateElsewhere(t *testing.T) {
 			t.Errorf("%s: found", file)
 		}
 	}
+	if !Broken("a.yaml", []byte("a: [\n")) || Broken("a.yaml", []byte(locateText)) {
+		t.Error("what cannot be read is not told from what can")
+	}
 	if _, ok := Locate("a.yaml", []byte("apiVersion: x/v1\nkind: Y\n"), schema.ObjectKey{}); ok {
 		t.Error("nothing was found")
 	}
