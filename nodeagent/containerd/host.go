@@ -22,6 +22,8 @@ type host struct {
 	lowestOOM   int               // the lowest oom_score_adj this process may give
 	bounding    uint64            // the capabilities that can be given at all
 	maskedPaths []string
+	profiles    string // directory of the node's own seccomp profiles
+	apparmor    appArmor
 }
 
 // unprotected: what a process lacks is said once.
@@ -29,7 +31,7 @@ var unprotected sync.Once
 
 // lookAtHost reads it once; none of it changes while a process runs.
 func lookAtHost(log *slog.Logger) (host, error) {
-	h := host{maskedPaths: maskedPaths()}
+	h := host{maskedPaths: maskedPaths(), apparmor: findAppArmor()}
 	var err error
 	if h.cgroup, err = cgroupMounts(); err != nil {
 		return h, err

@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 func TestHostResolversOfLoopbackAreLookedBehind(t *testing.T) {
@@ -31,4 +33,29 @@ func TestHostResolversOfLoopbackAreLookedBehind(t *testing.T) {
 			t.Errorf("%s before %s: %q, %v, want %q", c.file, c.behind, got, err, c.want)
 		}
 	}
+}
+
+// A pod's dnsConfig is put together with the node's resolvers as Kubernetes
+// does it: a resolver would read the last search line alone.
+func TestResolversWithDNSConfig(t *testing.T) {
+	node := []byte("# mine\ndomain old.test\nsearch a.test b.test\nnameserver 192.0.2.1\nnameserver 192.0.2.2\noptions ndots:5 edns0\nsortlist x\n")
+	two := "2"
+	c := &corev1.PodDNSConfig{
+		Nameservers: []string{"192.0.2.2", "192.0.2.3", "192.0.2.4"}, Searches: []string{"b.test", "c.test"},
+		Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: &two}, {Name: "rotate"}},
+	}
+	want := "nameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\nsearch a.test b.test c.test\noptions edns0 ndots:2 rotate\n"
+	if got := string(parseResolvers(node).with(c).file()); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+func FuzzParseResolvers(f *testing.F) {
+	f.Add([]byte("nameserver 1.1.1.1\nsearch a b\noptions x"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		once := parseResolvers(text).file()
+		if again := parseResolvers(once).file(); string(again) != string(once) {
+			t.Errorf("%q became %q", once, again)
+		}
+	})
 }

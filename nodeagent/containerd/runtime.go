@@ -32,7 +32,7 @@ type Network interface {
 type Options struct {
 	Address  string  // containerd's socket
 	Instance string  // label on everything it makes; only what carries it is touched
-	DataDir  string  // logs go below DataDir/logs
+	DataDir  string  // logs go below DataDir/logs; DataDir/seccomp holds the node's own seccomp profiles
 	RunDir   string  // pinned namespaces, FIFOs and sandbox records go below
 	Network  Network // nil: pods get a network namespace with loopback alone
 	// Mirrors names, per registry host, the URLs that are asked instead, in order;
@@ -110,6 +110,7 @@ func New(o Options) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
+	limits.profiles = filepath.Join(o.DataDir, "seccomp")
 	c, err := dial(o.Address)
 	if err != nil {
 		return nil, fmt.Errorf("containerd at %s: %w", o.Address, err)

@@ -97,6 +97,10 @@ func (r *Runtime) makeSandbox(ctx context.Context, p *corev1.Pod) (_ *sandboxRec
 		HostNetwork: p.Spec.HostNetwork, HostIPC: p.Spec.HostIPC, HostPID: p.Spec.HostPID,
 		CreatedAt: time.Now(),
 	}
+	name, err := nodeName(p)
+	if err != nil {
+		return nil, err
+	}
 	dir := r.podDir(p.UID)
 	if err := r.clearSandbox(dir); err != nil { // what a killed agent half made
 		return nil, err
@@ -111,7 +115,7 @@ func (r *Runtime) makeSandbox(ctx context.Context, p *corev1.Pod) (_ *sandboxRec
 	}()
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		if err := pinNamespaces(dir, s.kinds(), hostname(p)); err != nil {
+		if err := pinNamespaces(dir, s.kinds(), name); err != nil {
 			return err
 		}
 		return r.connect(gctx, s, dir)

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pawl-project/pawl/schema"
 )
 
 // hostname is the pod's, as its containers see it.
@@ -25,6 +27,31 @@ func hostname(p *corev1.Pod) string {
 	return name
 }
 
+// clusterDomain ends the names of everything in the cluster.
+const clusterDomain = "cluster.local"
+
+// fqdn is the pod's full name in the cluster's DNS; "" without a subdomain.
+func fqdn(p *corev1.Pod) string {
+	if p.Spec.Subdomain == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s.%s.%s.svc.%s", hostname(p), p.Spec.Subdomain, p.Namespace, clusterDomain)
+}
+
+// nodeName is what uname says in the pod: its hostname, or its full name where
+// setHostnameAsFQDN asks for it. The error wraps schema.ErrRefused when the
+// kernel does not take so long a name.
+func nodeName(p *corev1.Pod) (string, error) {
+	full := fqdn(p)
+	if p.Spec.SetHostnameAsFQDN == nil || !*p.Spec.SetHostnameAsFQDN || full == "" {
+		return hostname(p), nil
+	}
+	if len(full) > 64 {
+		return "", fmt.Errorf("setHostnameAsFQDN: %s has %d characters, and the kernel takes 64: %w", full, len(full), schema.ErrRefused)
+	}
+	return full, nil
+}
+
 // writeNameFiles makes the files of /etc that belong to the pod. They are
 // written in place later, never replaced: containers hold mounts of them.
 func writeNameFiles(dir string, p *corev1.Pod, s *sandboxRecord) error {
@@ -36,7 +63,10 @@ func writeNameFiles(dir string, p *corev1.Pod, s *sandboxRecord) error {
 	if err != nil {
 		return err
 	}
-	name := hostname(p)
+	name, err := nodeName(p)
+	if err != nil {
+		return err
+	}
 	if s.HostNetwork {
 		if name, err = os.Hostname(); err != nil {
 			return err
@@ -61,66 +91,14 @@ func hostsFile(p *corev1.Pod, s *sandboxRecord) ([]byte, error) {
 		b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
 		if s.IP != "" {
 			name := hostname(p)
-			if p.Spec.Subdomain != "" {
-				name = fmt.Sprintf("%s.%s.%s.svc.cluster.local\t%s", name, p.Spec.Subdomain, p.Namespace, name)
+			if full := fqdn(p); full != "" {
+				name = full + "\t" + name
 			}
 			fmt.Fprintf(&b, "%s\t%s\n", s.IP, name)
 		}
 	}
 	for _, a := range p.Spec.HostAliases {
 		fmt.Fprintf(&b, "%s\t%s\n", a.IP, strings.Join(a.Hostnames, "\t"))
-	}
-	return b.Bytes(), nil
-}
-
-// hostResolvers is the first file, unless it names a resolver on the host's own
-// loopback, as systemd-resolved has it, which no pod reaches: then the second,
-// where that resolver keeps the ones it asks.
-func hostResolvers(file, behind string) ([]byte, error) {
-	own, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	for line := range strings.Lines(string(own)) {
-		if f := strings.Fields(line); len(f) == 2 && f[0] == "nameserver" && strings.HasPrefix(f[1], "127.") {
-			if asked, err := os.ReadFile(behind); err == nil {
-				return asked, nil
-			}
-		}
-	}
-	return own, nil
-}
-
-// resolvConf is the host's, with the pod's dnsConfig; dnsPolicy None takes
-// nothing of the host's.
-func resolvConf(p *corev1.Pod) ([]byte, error) {
-	var b bytes.Buffer
-	if p.Spec.DNSPolicy != corev1.DNSNone {
-		own, err := hostResolvers("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
-		if err != nil {
-			return nil, err
-		}
-		b.Write(own)
-		if n := len(own); n > 0 && own[n-1] != '\n' {
-			b.WriteByte('\n')
-		}
-	}
-	c := p.Spec.DNSConfig
-	if c == nil {
-		return b.Bytes(), nil
-	}
-	for _, n := range c.Nameservers {
-		fmt.Fprintf(&b, "nameserver %s\n", n)
-	}
-	if len(c.Searches) > 0 {
-		fmt.Fprintf(&b, "search %s\n", strings.Join(c.Searches, " "))
-	}
-	for _, o := range c.Options {
-		fmt.Fprintf(&b, "options %s", o.Name)
-		if o.Value != nil {
-			fmt.Fprintf(&b, ":%s", *o.Value)
-		}
-		b.WriteByte('\n')
 	}
 	return b.Bytes(), nil
 }

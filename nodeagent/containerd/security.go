@@ -3,11 +3,9 @@ package containerd
 import (
 	"fmt"
 	"math/bits"
-	"runtime"
 	"slices"
 	"strings"
 
-	"github.com/containerd/containerd/v2/contrib/seccomp"
 	"github.com/containerd/containerd/v2/pkg/cap"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -29,13 +27,14 @@ type security struct {
 	noNewPrivileges bool
 	unmaskedProc    bool
 	add, drop       []corev1.Capability
-	seccomp         *corev1.SeccompProfile // nil: the default
+	seccomp         *corev1.SeccompProfile  // nil: the default
+	apparmor        *corev1.AppArmorProfile // nil: the default
 }
 
 func securityOf(p *corev1.Pod, c *corev1.Container) security {
 	var s security
 	if sc := p.Spec.SecurityContext; sc != nil {
-		s.seccomp = sc.SeccompProfile
+		s.seccomp, s.apparmor = sc.SeccompProfile, sc.AppArmorProfile
 	}
 	sc := c.SecurityContext
 	if sc == nil {
@@ -50,6 +49,9 @@ func securityOf(p *corev1.Pod, c *corev1.Container) security {
 	}
 	if sc.SeccompProfile != nil {
 		s.seccomp = sc.SeccompProfile
+	}
+	if sc.AppArmorProfile != nil {
+		s.apparmor = sc.AppArmorProfile
 	}
 	return s
 }
@@ -135,9 +137,6 @@ func (h host) possible() []string {
 	return list
 }
 
-// nativeArch names, for machines that have 32-bit calls too, the other ones.
-var nativeArch = map[string]specs.Arch{"amd64": specs.ArchX86_64, "arm64": specs.ArchAARCH64}
-
 // apply sets what depends on the whole spec: seccomp filters by capabilities.
 func (s security) apply(spec *specs.Spec, h host, bits32 bool) error {
 	if s.privileged {
@@ -154,17 +153,10 @@ func (s security) apply(spec *specs.Spec, h host, bits32 bool) error {
 		spec.Linux.MaskedPaths = h.maskedPaths
 		spec.Linux.ReadonlyPaths = readonlyPaths
 	}
-	switch {
-	case s.seccomp == nil || s.seccomp.Type == corev1.SeccompProfileTypeRuntimeDefault:
-		spec.Linux.Seccomp = seccomp.DefaultProfile(spec)
-		if native, ok := nativeArch[runtime.GOARCH]; ok && !bits32 {
-			// Compiling the filter for the machine's 32-bit calls too is a quarter of
-			// what a start costs, so only an image that can use them gets them.
-			spec.Linux.Seccomp.Architectures = []specs.Arch{native}
-		}
-	case s.seccomp.Type == corev1.SeccompProfileTypeUnconfined:
-	default:
-		return fmt.Errorf("seccomp profile %s is not supported; RuntimeDefault and Unconfined are: %w", s.seccomp.Type, schema.ErrRefused)
+	var err error
+	if spec.Linux.Seccomp, err = s.filter(spec, h.profiles, bits32); err != nil {
+		return err
 	}
-	return nil
+	spec.Process.ApparmorProfile, err = s.confinement(h.apparmor)
+	return err
 }

@@ -145,6 +145,7 @@ func TestOOMScore(t *testing.T) {
 // What a container sees of itself.
 func TestContainerFromInside(t *testing.T) {
 	g := newRig(t)
+	g.seccompProfile("no/chmod.json", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["chmod","fchmodat","fchmodat2"],"action":"SCMP_ACT_ERRNO"}]}`)
 	for name, c := range map[string]struct {
 		change  func(p *testPod, c *corev1.Container)
 		command string
@@ -191,6 +192,15 @@ func TestContainerFromInside(t *testing.T) {
 			p.Spec.DNSPolicy = corev1.DNSNone
 			p.Spec.DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{"9.9.9.9"}, Searches: []string{"a.test", "b.test"}, Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: ptr.To("2")}}}
 		}, "cat /etc/resolv.conf", []string{"nameserver 9.9.9.9\nsearch a.test b.test\noptions ndots:2\n"}, nil},
+		"sysctls": {func(p *testPod, _ *corev1.Container) {
+			p.Spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: "net.ipv4.ip_unprivileged_port_start", Value: "80"}, {Name: "kernel.shm_rmid_forced", Value: "1"}}}
+		}, "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shm_rmid_forced", []string{"80\n1\n"}, nil},
+		"local seccomp profile": {func(_ *testPod, c *corev1.Container) {
+			c.SecurityContext = &corev1.SecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeLocalhost, LocalhostProfile: ptr.To("no/chmod.json")}}
+		}, "touch /x; chmod 600 /x || echo refused; mkdir /y && echo made", []string{"refused\nmade\n"}, nil},
+		"full name": {func(p *testPod, _ *corev1.Container) {
+			p.Spec.Subdomain, p.Spec.SetHostnameAsFQDN = "db", ptr.To(true)
+		}, "hostname; cat /etc/hosts", []string{"\ninside.db.default.svc.cluster.local\n", "\tinside.db.default.svc.cluster.local\tinside\n"}, nil},
 		"terminal": {func(_ *testPod, c *corev1.Container) { c.TTY = true }, "test -t 1 && echo is one", []string{"is one"}, nil},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
@@ -244,8 +254,8 @@ func TestRefusedSpecs(t *testing.T) {
 		"unknown capability": func(c *corev1.Container) {
 			c.SecurityContext = &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NOPE"}}}
 		},
-		"local seccomp profile": func(c *corev1.Container) {
-			c.SecurityContext = &corev1.SecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeLocalhost, LocalhostProfile: ptr.To("x")}}
+		"AppArmor that is not there": func(c *corev1.Container) {
+			c.SecurityContext = &corev1.SecurityContext{AppArmorProfile: &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeRuntimeDefault}}
 		},
 		"unknown user": func(c *corev1.Container) { c.Image = "nobody:1" },
 		"no command":   func(c *corev1.Container) { c.Image = "nobody:1"; c.Command = nil },

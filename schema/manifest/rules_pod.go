@@ -30,6 +30,8 @@ func (o *objectReader) podRules(s *corev1.PodSpec, at string) {
 	}
 	if s.SecurityContext != nil {
 		o.seccompRules(s.SecurityContext.SeccompProfile, at+".securityContext.seccompProfile")
+		o.appArmorRules(s.SecurityContext.AppArmorProfile, at+".securityContext.appArmorProfile")
+		o.sysctlRules(s, at+".securityContext.sysctls")
 	}
 	if s.DNSPolicy == corev1.DNSNone && (s.DNSConfig == nil || len(s.DNSConfig.Nameservers) == 0) {
 		o.fault(at+".dnsConfig", "has no nameservers", "with dnsPolicy None there must be at least one")
@@ -118,12 +120,45 @@ func (o *objectReader) containerRules(s *corev1.PodSpec, c *corev1.Container, at
 			o.fault(at+".securityContext.allowPrivilegeEscalation", "must not be false when privileged is true", "")
 		}
 		o.seccompRules(sc.SeccompProfile, at+".securityContext.seccompProfile")
+		o.appArmorRules(sc.AppArmorProfile, at+".securityContext.appArmorProfile")
+	}
+}
+
+// localRules hold for seccomp and AppArmor: a profile of the node's is named
+// with type Localhost, and with no other.
+func (o *objectReader) localRules(kind string, profile *string, at string) {
+	switch local := kind == "Localhost"; {
+	case local && profile == nil:
+		o.fault(at+".localhostProfile", "is missing", "type Localhost names a profile of the node")
+	case !local && profile != nil:
+		o.fault(at+".localhostProfile", "must not be there with type "+kind, "use type Localhost")
 	}
 }
 
 func (o *objectReader) seccompRules(p *corev1.SeccompProfile, at string) {
-	if p != nil && p.Type == corev1.SeccompProfileTypeLocalhost {
-		o.fault(at+".type", "Localhost is not supported by Pawl", "must be RuntimeDefault or Unconfined")
+	if p != nil {
+		o.localRules(string(p.Type), p.LocalhostProfile, at)
+	}
+}
+
+func (o *objectReader) appArmorRules(p *corev1.AppArmorProfile, at string) {
+	if p != nil {
+		o.localRules(string(p.Type), p.LocalhostProfile, at)
+	}
+}
+
+// sysctlRules refuse to set what the pod shares with its node.
+func (o *objectReader) sysctlRules(s *corev1.PodSpec, at string) {
+	names := &twice{o: o, what: "sysctl"}
+	for i, c := range s.SecurityContext.Sysctls {
+		here := indexPath(at, i) + ".name"
+		names.check(c.Name, here)
+		switch {
+		case s.HostNetwork && strings.HasPrefix(c.Name, "net."):
+			o.fault(here, "must not be set with hostNetwork", "it would be the node's")
+		case s.HostIPC && strings.HasPrefix(c.Name, "kernel.shm"):
+			o.fault(here, "must not be set with hostIPC", "it would be the node's")
+		}
 	}
 }
 
