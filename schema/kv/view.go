@@ -20,6 +20,9 @@ type Entry[T any] struct {
 	Key      string
 	Value    T
 	Revision uint64
+	// Stored is when the server stored this revision, by its clock; zero while
+	// the revision is known from Apply alone.
+	Stored time.Time
 }
 
 // A View is a whole bucket in memory, decoded, kept up to date by an ordered
@@ -51,6 +54,7 @@ type picture[T any] struct {
 	gone   map[string]uint64
 	marked map[string]struct{} // keys whose deletion a first value of the watch told of; nil once whole
 	seen   uint64              // the watch has delivered everything up to this revision
+	newest time.Time           // when the newest of that was stored, deletions included
 	sorted []string            // keys of entries; nil: to be made again
 }
 
@@ -142,9 +146,9 @@ func (v *View[T]) Apply(w Write, rev uint64) error {
 	if v.next != nil {
 		v.next.put(u)
 	}
-	if v.now.put(u) {
+	if news, _ := v.now.put(u); news {
 		delete(v.lost, w.Key)
-		v.changed(w.Key)
+		v.changed(w.Key, news, false)
 	}
 	return u.err
 }
@@ -154,26 +158,28 @@ type update[T any] struct {
 	key      string
 	revision uint64
 	deleted  bool
-	own      bool // from Apply: the watch has yet to deliver it
+	own      bool      // from Apply: the watch has yet to deliver it
+	stored   time.Time // zero when own
 	value    T
 	err      error // the value cannot be decoded
 }
 
-// put takes an update in and says whether it was news.
-func (p *picture[T]) put(u update[T]) bool {
+// put takes an update in. It says whether it was news, and whether the watch has
+// now delivered what readers see of the key.
+func (p *picture[T]) put(u update[T]) (news, delivered bool) {
 	if u.own && u.revision <= p.seen {
-		return false // the watch was faster, and may have brought something newer since
+		return false, false // the watch was faster, and may have brought something newer since
 	}
 	if !u.own {
 		p.seen = max(p.seen, u.revision)
+		if u.stored.After(p.newest) {
+			p.newest = u.stored
+		}
 	}
 	old, exists := p.entries[u.key]
 	bad, isBad := p.poisoned[u.key]
 	if known := max(old.Revision, bad.revision, p.gone[u.key]); u.revision <= known {
-		if !u.own && p.gone[u.key] != 0 && u.revision >= p.gone[u.key] {
-			delete(p.gone, u.key) // delivered: nothing older will come
-		}
-		return false
+		return false, !u.own && p.confirm(u)
 	}
 	delete(p.gone, u.key)
 	delete(p.marked, u.key)
@@ -190,7 +196,7 @@ func (p *picture[T]) put(u update[T]) bool {
 		if exists {
 			p.sorted = nil
 		}
-		return exists || isBad
+		return exists || isBad, !u.own
 	case u.err != nil:
 		p.poisoned[u.key] = poison{u.revision, u.err}
 		if exists { // the last good value stands: absence would mean deletion
@@ -199,11 +205,27 @@ func (p *picture[T]) put(u update[T]) bool {
 		}
 	default:
 		delete(p.poisoned, u.key)
-		p.entries[u.key] = Entry[T]{Key: u.key, Value: u.value, Revision: u.revision}
+		p.entries[u.key] = Entry[T]{Key: u.key, Value: u.value, Revision: u.revision, Stored: u.stored}
 		if !exists {
 			p.sorted = nil
 		}
 	}
+	return true, !u.own
+}
+
+// confirm takes in what the watch delivers of a key that is known to be as new,
+// or newer, and says whether it is just what Apply has shown.
+func (p *picture[T]) confirm(u update[T]) bool {
+	if gone := p.gone[u.key]; gone != 0 && u.revision >= gone {
+		delete(p.gone, u.key) // nothing older will come
+		return true
+	}
+	e, ok := p.entries[u.key]
+	if !ok || e.Revision != u.revision || !e.Stored.IsZero() {
+		return false
+	}
+	e.Stored = u.stored
+	p.entries[u.key] = e
 	return true
 }
 
@@ -329,7 +351,7 @@ func (v *View[T]) begin() {
 
 // take puts what the watch delivers into the picture that is being made.
 func (v *View[T]) take(e jetstream.KeyValueEntry) {
-	u := update[T]{key: e.Key(), revision: e.Revision(), deleted: e.Operation() != jetstream.KeyValuePut}
+	u := update[T]{key: e.Key(), revision: e.Revision(), deleted: e.Operation() != jetstream.KeyValuePut, stored: e.Created()}
 	if !u.deleted {
 		u.value, u.err = v.decode(u.key, e.Value())
 	}
@@ -342,9 +364,12 @@ func (v *View[T]) take(e jetstream.KeyValueEntry) {
 		v.next.put(u)
 		return
 	}
-	if v.now.put(u) {
+	news, delivered := v.now.put(u)
+	if news {
 		delete(v.lost, u.key)
-		v.changed(u.key)
+	}
+	if news || delivered {
+		v.changed(u.key, news, delivered)
 	}
 }
 
@@ -370,8 +395,11 @@ func (v *View[T]) complete() {
 		}
 	}
 	for k, e := range v.now.entries {
-		if old.entries[k].Revision != e.Revision {
+		switch was := old.entries[k]; {
+		case was.Revision != e.Revision:
 			changed = append(changed, k)
+		case !was.Stored.Equal(e.Stored): // Apply had shown it
+			v.note(k, false, true)
 		}
 	}
 	lost := len(v.lost)
@@ -403,7 +431,7 @@ func (v *View[T]) complete() {
 	v.now.marked = nil
 	v.whole = true
 	for _, k := range changed {
-		v.note(k)
+		v.note(k, true, true)
 	}
 	v.wake() // also when nothing changed: being whole is news
 }
@@ -424,6 +452,14 @@ func (v *View[T]) Lost(key string) bool {
 	defer v.mu.RUnlock()
 	_, ok := v.lost[key]
 	return ok
+}
+
+// Newest is when the newest message that the watch has delivered was stored, by
+// the server's clock: a value or a deletion. It is zero when there was none.
+func (v *View[T]) Newest() time.Time {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.now.newest
 }
 
 // Losses counts the times that keys were found to be lost.
