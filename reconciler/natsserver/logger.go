@@ -11,8 +11,19 @@ import (
 type logger struct {
 	log *slog.Logger
 
+	alarm chan struct{} // holds one token when the server told of an error
+
 	mu    sync.Mutex
 	first string // fatal error
+}
+
+func newLogger(log *slog.Logger) *logger { return &logger{log: log, alarm: make(chan struct{}, 1)} }
+
+// forget makes the logger one of a server that has said nothing yet.
+func (l *logger) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.first = ""
 }
 
 func (l *logger) fatal() string {
@@ -27,8 +38,14 @@ func (l *logger) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(form
 // Warnf warns.
 func (l *logger) Warnf(format string, v ...any) { l.log.Warn(fmt.Sprintf(format, v...)) }
 
-// Errorf tells of an error.
-func (l *logger) Errorf(format string, v ...any) { l.log.Error(fmt.Sprintf(format, v...)) }
+// Errorf tells of an error, and has the keeper look whether the store is well.
+func (l *logger) Errorf(format string, v ...any) {
+	l.log.Error(fmt.Sprintf(format, v...))
+	select {
+	case l.alarm <- struct{}{}:
+	default:
+	}
+}
 
 // Debugf is not wanted: the server would count and format for it.
 func (l *logger) Debugf(string, ...any) {}

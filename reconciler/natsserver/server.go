@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -39,11 +40,20 @@ type Options struct {
 	Logger   *slog.Logger
 }
 
-// A Server is a running NATS server.
+// A Server is a running NATS server. When its disk was full it opens its store
+// again by itself once there is room; clients then lose their connection for a
+// moment, as they would when it is restarted.
 type Server struct {
-	server *server.Server
-	keys   *keys
-	lock   *os.File // holds Dir against a second server
+	o    Options // Listen names the port that is listened on
+	keys *keys
+	lock *os.File // holds Dir against a second server
+	log  *logger
+	stop context.CancelFunc // of the keeper
+	kept chan struct{}      // closed when the keeper has ended
+
+	mu      sync.Mutex
+	server  *server.Server // nil while the store is opened again
+	trouble error          // why the store takes no writes; nil: it does
 }
 
 // Start starts the server and returns once it serves. It starts clean when Dir
@@ -55,8 +65,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default().With("room", "natsserver")
 	}
-	host, port, err := listenAddress(o.Listen)
-	if err != nil {
+	if _, _, err := listenAddress(o.Listen); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
@@ -66,7 +75,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := start(ctx, o, host, port)
+	s, err := start(ctx, o)
 	if err != nil {
 		lock.Close()
 		return nil, err
@@ -75,55 +84,74 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	return s, nil
 }
 
-func start(ctx context.Context, o Options, host string, port int) (*Server, error) {
+func start(ctx context.Context, o Options) (*Server, error) {
 	k, err := loadKeys(o.KeysDir)
 	if err != nil {
 		return nil, err
 	}
-	a, err := newAccounts(k)
-	if err != nil {
+	s := &Server{o: o, keys: k, log: newLogger(o.Logger), kept: make(chan struct{})}
+	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
-	if err := foreignAccounts(o.Dir, a.control); err != nil {
-		return nil, err
+	if o.Listen != "" { // whoever knows the address finds the server there again
+		s.o.Listen = s.server.Addr().String()
 	}
-	options := serverOptions(o, host, port, k, a)
-	s, missing, err := boot(ctx, o, options, k, a)
-	if err == nil && len(missing) > 0 {
-		s.shutdown()
-		if err := setAside(o, a.control, missing); err != nil {
-			return nil, err
-		}
-		s, missing, err = boot(ctx, o, serverOptions(o, host, port, k, a), k, a)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if len(missing) > 0 {
-		s.shutdown()
-		return nil, damaged(o.Dir, missing[0])
-	}
+	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	go s.keep(ctx)
 	return s, nil
 }
 
+// open reads the store and serves it.
+func (s *Server) open(ctx context.Context) error {
+	a, err := newAccounts(s.keys)
+	if err != nil {
+		return err
+	}
+	if err := foreignAccounts(s.o.Dir, a.control); err != nil {
+		return err
+	}
+	ns, missing, err := s.boot(ctx, a)
+	if err == nil && len(missing) > 0 {
+		shutdown(ns)
+		if err := setAside(s.o, a.control, missing); err != nil {
+			return err
+		}
+		ns, missing, err = s.boot(ctx, a)
+	}
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		shutdown(ns)
+		return damaged(s.o.Dir, missing[0])
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.server = ns
+	return nil
+}
+
 // boot starts the server and says which streams that are on disk it did not recover.
-func boot(ctx context.Context, o Options, options *server.Options, k *keys, a *accounts) (s *Server, missing []string, err error) {
-	ns, err := server.NewServer(options)
+func (s *Server) boot(ctx context.Context, a *accounts) (ns *server.Server, missing []string, err error) {
+	host, port, err := listenAddress(s.o.Listen)
+	if err != nil {
+		return nil, nil, err
+	}
+	ns, err = server.NewServer(serverOptions(s.o, host, port, s.keys, a))
 	if err != nil {
 		return nil, nil, fmt.Errorf("nats server: %w", err)
 	}
-	log := &logger{log: o.Logger}
-	ns.SetLoggerV2(log, false, false, false)
-	s = &Server{server: ns, keys: k}
-	if err := s.await(ctx, o.Listen, log); err != nil {
-		s.shutdown()
+	s.log.forget()
+	ns.SetLoggerV2(s.log, false, false, false)
+	if err := await(ctx, ns, s.o.Listen, s.log); err != nil {
+		shutdown(ns)
 		return nil, nil, err
 	}
-	if missing, err = unrecovered(ns, o.Dir, a.control); err != nil {
-		s.shutdown()
+	if missing, err = unrecovered(ns, s.o.Dir, a.control); err != nil {
+		shutdown(ns)
 		return nil, nil, err
 	}
-	return s, missing, nil
+	return ns, missing, nil
 }
 
 func serverOptions(o Options, host string, port int, k *keys, a *accounts) *server.Options {
@@ -153,10 +181,10 @@ func serverOptions(o Options, host string, port int, k *keys, a *accounts) *serv
 }
 
 // await starts the server and waits until it serves.
-func (s *Server) await(ctx context.Context, listen string, log *logger) error {
+func await(ctx context.Context, ns *server.Server, listen string, log *logger) error {
 	started := make(chan struct{})
 	go func() {
-		s.server.Start() // returns once everything is started, or after a fatal error
+		ns.Start() // returns once everything is started, or after a fatal error
 		close(started)
 	}()
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
@@ -164,17 +192,17 @@ func (s *Server) await(ctx context.Context, listen string, log *logger) error {
 	select {
 	case <-started:
 	case <-ctx.Done():
-		s.server.Shutdown()
+		ns.Shutdown()
 		<-started
 		return fmt.Errorf("nats server did not start: %w", context.Cause(ctx))
 	}
 	if fatal := log.fatal(); fatal != "" {
 		return fmt.Errorf("nats server: %s", fatal)
 	}
-	if listen != "" && s.server.Addr() == nil {
+	if listen != "" && ns.Addr() == nil {
 		return fmt.Errorf("nats server does not listen on %s", listen)
 	}
-	if !s.server.JetStreamEnabled() {
+	if !ns.JetStreamEnabled() {
 		return errors.New("nats server: JetStream did not start")
 	}
 	return nil
@@ -183,25 +211,41 @@ func (s *Server) await(ctx context.Context, listen string, log *logger) error {
 // Close stops the server after what was acknowledged is on disk. Clients that
 // are still connected lose their connection.
 func (s *Server) Close() {
-	s.shutdown()
+	s.stop()
+	<-s.kept
+	if ns := s.running(); ns != nil {
+		shutdown(ns)
+	}
 	s.lock.Close()
 }
 
-func (s *Server) shutdown() {
-	s.server.Shutdown()
-	s.server.WaitForShutdown()
+func shutdown(ns *server.Server) {
+	ns.Shutdown()
+	ns.WaitForShutdown()
+}
+
+// running is the server; nil while the store is opened again.
+func (s *Server) running() *server.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.server
 }
 
 // InProcessConn connects without a socket; it is what nats.InProcessServer wants.
-func (s *Server) InProcessConn() (net.Conn, error) { return s.server.InProcessConn() }
+func (s *Server) InProcessConn() (net.Conn, error) {
+	ns := s.running()
+	if ns == nil {
+		return nil, errReopening
+	}
+	return ns.InProcessConn()
+}
 
 // ClientURL is where the server listens, nats://host:port; "" when nowhere.
 func (s *Server) ClientURL() string {
-	a := s.server.Addr()
-	if a == nil {
+	if s.o.Listen == "" {
 		return ""
 	}
-	return "nats://" + a.String()
+	return "nats://" + s.o.Listen
 }
 
 // listenAddress splits a loopback address. nats-server means "any free port" by -1.
