@@ -26,24 +26,26 @@ func serve(ctx context.Context, address string, h http.Handler, secured *tls.Con
 	if err != nil {
 		return fmt.Errorf("listen for HTTP: %w; --http chooses another address", err)
 	}
-	return serveOn(ctx, listener, h, secured, log)
+	return serveOn(ctx, listener, newServer(h, secured, mostConnections, log))
 }
 
-func serveOn(ctx context.Context, listener net.Listener, h http.Handler, secured *tls.Config, log *slog.Logger) error {
-	held := newConnections(mostConnections)
-	server := &http.Server{
+func newServer(h http.Handler, secured *tls.Config, connections int, log *slog.Logger) *http.Server {
+	return &http.Server{
 		Handler:           h,
 		TLSConfig:         secured,
 		ReadHeaderTimeout: 10 * time.Second, // and for the TLS handshake
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		ConnState:         held.changed,
+		ConnState:         newConnections(connections).changed,
 		// What clients do wrong is nothing that an operator must know of.
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+}
+
+func serveOn(ctx context.Context, listener net.Listener, server *http.Server) error {
 	done := make(chan error, 1)
 	go func() {
-		if secured == nil {
+		if server.TLSConfig == nil {
 			done <- server.Serve(listener)
 		} else {
 			done <- server.ServeTLS(listener, "", "") // with HTTP/2
@@ -61,7 +63,9 @@ func serveOn(ctx context.Context, listener net.Listener, h http.Handler, secured
 		return fmt.Errorf("shut down HTTP: %w", err)
 	}
 	err = server.Close() // what did not end in time
-	<-done               // that it was closed is all it says now
+	if ended := <-done; !errors.Is(ended, http.ErrServerClosed) {
+		return errors.Join(ended, err)
+	}
 	return err
 }
 

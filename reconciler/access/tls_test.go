@@ -186,7 +186,8 @@ func TestTheDoorIsVouchedForByItsAuthority(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := new(http.Client).Get(url); err == nil {
+	if unknown, err := new(http.Client).Get(url); err == nil {
+		unknown.Body.Close()
 		t.Error("a client that does not know the authority believes the door")
 	}
 	for version, ok := range map[uint16]bool{tls.VersionTLS10: false, tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
