@@ -22,3 +22,6 @@ func RunWithProbe(ctx context.Context, cfg Config, probe Probe) error {
 	}
 	return a.run(ctx)
 }
+
+// LoggedContainer says which attempt's log is meant.
+var LoggedContainer = loggedContainer
