@@ -50,6 +50,7 @@ func addCommands(root *cobra.Command, c *cluster, s genericiooptions.IOStreams) 
 		{Message: "Git, and what became of it:", Commands: []*cobra.Command{
 			newValidate(),
 			newHistory(c, s),
+			newBlame(c, s),
 		}},
 		{Message: "The cluster:", Commands: []*cobra.Command{
 			newContext(c, s),
