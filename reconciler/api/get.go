@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/pawl-project/pawl/reconciler/api/cache"
+	"github.com/pawl-project/pawl/reconciler/api/table"
 	"github.com/pawl-project/pawl/schema/kv"
 )
 
@@ -135,7 +136,7 @@ func (q *request) scale() {
 		q.fail(q.refusal())
 		return
 	}
-	f, err := negotiate(q.r, offer{everyMedia, wholeOnly})
+	f, err := negotiate(q.r, offer{everyMedia, oneShapes})
 	if err != nil {
 		q.fail(err)
 		return
@@ -150,7 +151,10 @@ func (q *request) scale() {
 		q.fail(err)
 		return
 	}
-	q.writeObject(q.w, q.r, http.StatusOK, f, scale)
+	res := *q.res
+	res.columns = table.Scale()
+	q.res = &res
+	q.answerObject(http.StatusOK, f, scale)
 }
 
 func scaleOf(o metav1.Object) (*autoscalingv1.Scale, error) {

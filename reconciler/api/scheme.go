@@ -27,5 +27,7 @@ func newScheme() *runtime.Scheme {
 		utilruntime.Must(add(s))
 	}
 	metav1.AddToGroupVersion(s, k8sschema.GroupVersion{Version: "v1"})
+	metav1.AddToGroupVersion(s, metav1.SchemeGroupVersion) // as some clients name the options of a deletion
+	metav1.AddToGroupVersion(s, metav1.SchemeGroupVersion) // kubectl's DeleteOptions are of meta.k8s.io/v1
 	return s
 }
