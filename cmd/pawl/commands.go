@@ -32,6 +32,8 @@ func addCommands(root *cobra.Command, c *cluster, s genericiooptions.IOStreams) 
 	getCmd := get.NewCmdGet("pawl", f, s)
 	// Set here, as kubectl does, because get cannot import completion.
 	getCmd.ValidArgsFunction = utilcomp.ResourceTypeAndNameCompletionFunc(f)
+	hushed := s
+	hushed.ErrOut = hush{&c.door, s.ErrOut}
 
 	groups := templates.CommandGroups{
 		{Message: "See what runs:", Commands: []*cobra.Command{
@@ -57,7 +59,7 @@ func addCommands(root *cobra.Command, c *cluster, s genericiooptions.IOStreams) 
 			explain.NewCmdExplain("pawl", f, s),
 			apiresources.NewCmdAPIResources(f, s),
 			apiresources.NewCmdAPIVersions(f, s),
-			only(auth.NewCmdAuth(f, s), "can-i", "whoami"),
+			only(auth.NewCmdAuth(f, hushed), "can-i", "whoami"),
 			newImage(c),
 		}},
 	}

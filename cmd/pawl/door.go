@@ -96,6 +96,8 @@ func reason(err error) string {
 		return errno.Error()
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return "timed out"
+	case errors.Is(err, context.DeadlineExceeded) || strings.HasSuffix(err.Error(), "net/http: request canceled"):
+		return "timed out" // --request-timeout
 	case errors.Is(err, io.EOF):
 		return "it closed the connection"
 	}
@@ -130,4 +132,19 @@ func local(server string) bool {
 	}
 	ip := net.ParseIP(u.Hostname())
 	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// A hush is a stream for remarks of commands that go on although the server
+// does not answer: what they conclude from that is wrong, and tell says it better.
+type hush struct {
+	door *door
+	io.Writer
+}
+
+// Write implements io.Writer.
+func (h hush) Write(text []byte) (int, error) {
+	if h.door.failure() != "" {
+		return len(text), nil
+	}
+	return h.Writer.Write(text)
 }

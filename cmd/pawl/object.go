@@ -92,7 +92,7 @@ func (t target) get(ctx context.Context, client *rest.RESTClient) (metav1.Object
 	if typed, err := scheme.Scheme.New(t.Mapping.GroupVersionKind); err == nil {
 		into = typed
 	}
-	body, err := client.Get().AbsPath(t.path()).Do(ctx).Raw()
+	body, err := fetch(ctx, client, t.path())
 	if err != nil {
 		return nil, err
 	}
@@ -100,4 +100,13 @@ func (t target) get(ctx context.Context, client *rest.RESTClient) (metav1.Object
 		return nil, fmt.Errorf("%s: %w", t.path(), err)
 	}
 	return meta.Accessor(into)
+}
+
+// fetch gets what stands at a path, or the server's own words why not.
+func fetch(ctx context.Context, client *rest.RESTClient, path string) ([]byte, error) {
+	result := client.Get().AbsPath(path).Do(ctx)
+	if err := result.Error(); err != nil {
+		return nil, err
+	}
+	return result.Raw()
 }

@@ -95,8 +95,8 @@ var pointless = map[string][]string{
 // pointlessExamples are marks of examples that would not work here.
 var pointlessExamples = []string{" -k ", "--insecure-skip-tls-verify-backend", "create secret", "plaintext-openapiv2", "replicationcontroller web"}
 
-// usageOfKustomize is how usage lines offer -k.
-var usageOfKustomize = regexp.MustCompile(` ?\| ?\[?-k DIRECTORY\]?`)
+// pointlessUsage is how usage lines offer pointless flags.
+var pointlessUsage = regexp.MustCompile(` ?\| ?\[?-k DIRECTORY\]?| \[-o\|--output=plaintext\|plaintext-openapiv2\]`)
 
 // fit makes cmd and the commands below it say what is so here, under the name
 // pawl, and takes away the flags that nothing honours.
@@ -113,7 +113,7 @@ func fit(cmd *cobra.Command) {
 			*x.text = x.own
 		}
 	}
-	cmd.Use = usageOfKustomize.ReplaceAllString(cmd.Use, "")
+	cmd.Use = pointlessUsage.ReplaceAllString(cmd.Use, "")
 	withoutFlags(cmd, slices.Concat(pointless[path], pointless[""]))
 	cmd.Flags().VisitAll(func(f *pflag.Flag) { f.Usage = renamed(f.Usage) })
 	for _, sub := range cmd.Commands() {

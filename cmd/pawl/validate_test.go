@@ -16,6 +16,9 @@ import (
 
 func TestMain(m *testing.M) {
 	manifest.ChildMain()
+	if line := os.Getenv("PAWL_TEST_LINE"); line != "" { // as a process of its own, see desk.process
+		os.Exit(run(strings.Fields(line), genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}, os.Getenv))
+	}
 	os.Exit(m.Run())
 }
 

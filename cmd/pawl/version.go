@@ -53,7 +53,7 @@ func (c *cluster) serverVersion(cmd *cobra.Command) (*k8sversion.Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := client.Get().AbsPath("/version").Do(cmd.Context()).Raw()
+	body, err := fetch(cmd.Context(), client, "/version")
 	if err != nil {
 		return nil, err
 	}
