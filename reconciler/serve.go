@@ -43,6 +43,9 @@ func newServer(h http.Handler, secured *tls.Config, connections int, log *slog.L
 }
 
 func serveOn(ctx context.Context, listener net.Listener, server *http.Server) error {
+	// Watches end with the daemon at once; what must be finished, as a push must,
+	// does not look at its request's context.
+	server.BaseContext = func(net.Listener) context.Context { return ctx }
 	done := make(chan error, 1)
 	go func() {
 		if server.TLSConfig == nil {

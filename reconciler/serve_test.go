@@ -104,6 +104,33 @@ func TestSilentConnectionsAreBounded(t *testing.T) {
 	}
 }
 
+func TestWatchesEndWithTheDaemon(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	served := make(chan struct{})
+	watch := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(served)
+		<-r.Context().Done()
+		fmt.Fprintln(w, "goodbye")
+	})
+	done := make(chan error, 1)
+	go func() { done <- serveOn(ctx, l, newServer(watch, nil, 16, slog.New(slog.DiscardHandler))) }()
+	conn := dial(t, l.Addr().String())
+	fmt.Fprint(conn, plainGet)
+	<-served
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if response, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || response.Body.Close() != nil {
+		t.Errorf("the watch was cut and not ended: %v", err)
+	}
+}
+
 func TestWhatTheDoorDoesNotListenTo(t *testing.T) {
 	address := hall(t, said("x"), 16)
 	for name, x := range map[string]struct{ request, status string }{

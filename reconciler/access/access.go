@@ -79,8 +79,22 @@ func PeopleFile(dataDir string) string { return filepath.Join(dataDir, "tokens")
 // Authenticate says whose request it is; false when it carries no credential
 // or a wrong one. It never waits.
 func (a *Access) Authenticate(r *http.Request) (User, bool) {
-	u, found := a.identify(r)
-	return u, found == right
+	c, found := a.identify(r)
+	return c.user, found == right
+}
+
+// A credential is one that was right.
+type credential struct {
+	user User
+	// again says whose it is now: it may have ended or been revoked since. nil
+	// for one that is good for as long as the daemon runs.
+	again func(now time.Time) (User, bool)
+}
+
+// still says whether the credential is what it was.
+func (c credential) still(now time.Time) bool {
+	u, ok := c.again(now)
+	return ok && u.Role == c.user.Role
 }
 
 // A finding is what was found out about a request's credential.
@@ -94,36 +108,44 @@ const (
 
 // identify looks at the Authorization header, which wins as the more deliberate
 // of the two, and else at the client certificate.
-func (a *Access) identify(r *http.Request) (User, finding) {
-	token, given := bearer(r)
+func (a *Access) identify(r *http.Request) (credential, finding) {
+	c, given := a.byHeader(r)
 	if !given {
-		return a.byCertificate(r)
+		c, given = a.byCertificate(r)
 	}
-	if u, ok := a.byToken(token); ok {
-		return u, right
+	switch {
+	case !given:
+		return credential{}, none
+	case c.user.Name == "":
+		return credential{}, wrong
+	default:
+		return c, right
 	}
-	return User{}, wrong
 }
 
-func (a *Access) byCertificate(r *http.Request) (User, finding) {
-	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
-		return User{}, none
-	}
-	if u, ok := a.certs.find(r.TLS.PeerCertificates[0], a.o.Now()); ok {
-		return u, right
-	}
-	return User{}, wrong
-}
-
-func (a *Access) byToken(token string) (User, bool) {
+// byHeader returns the zero credential for a wrong one, and so does byCertificate.
+func (a *Access) byHeader(r *http.Request) (c credential, given bool) {
+	token, given := bearer(r)
 	if token == "" {
-		return User{}, false
+		return credential{}, given
 	}
 	hash := hashOf(token)
 	for _, s := range a.fixed {
 		if s.hash.equal(hash) {
-			return s.user, true
+			return credential{user: s.user}, true
 		}
 	}
-	return a.people.find(hash, a.o.Now())
+	again := func(now time.Time) (User, bool) { return a.people.find(hash, now) }
+	u, _ := again(a.o.Now())
+	return credential{u, again}, true
+}
+
+func (a *Access) byCertificate(r *http.Request) (c credential, given bool) {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return credential{}, false
+	}
+	cert := r.TLS.PeerCertificates[0]
+	again := func(now time.Time) (User, bool) { return a.certs.find(cert, now) }
+	u, _ := again(a.o.Now())
+	return credential{u, again}, true
 }

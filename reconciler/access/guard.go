@@ -1,10 +1,12 @@
 package access
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,9 +21,9 @@ func (a *Access) Guard(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r) // behind another Guard
 			return
 		}
-		u, found := a.identify(r)
+		c, found := a.identify(r)
 		if found == right {
-			next.ServeHTTP(w, admitted(r, u))
+			a.admit(next, w, r, c)
 			return
 		}
 		if found == wrong && !a.hold(r) {
@@ -51,10 +53,10 @@ func Allow(next http.Handler) http.Handler {
 // a repository may hold what a viewer does not see.
 func (a *Access) Git(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		u, found := a.identify(r)
+		c, found := a.identify(r)
 		switch {
-		case found == right && u.Role == Admin:
-			next.ServeHTTP(w, admitted(r, u))
+		case found == right && c.user.Role == Admin:
+			a.admit(next, w, r, c)
 		case found == right:
 			http.Error(w, "the repository is open to the role admin only", http.StatusForbidden)
 		case found == wrong && !a.hold(r):
@@ -67,12 +69,44 @@ func (a *Access) Git(next http.Handler) http.Handler {
 	})
 }
 
-// admitted is the request as those behind the door see it.
-func admitted(r *http.Request, u User) *http.Request {
-	r = r.WithContext(WithUser(r.Context(), u))
+// lookAgain is how often the credential of a request that lasts is looked at.
+const lookAgain = 10 * time.Second
+
+// admit serves a request as those behind the door see it. Its context ends when
+// the credential does, so that no watch or shell outlives a revoked token.
+func (a *Access) admit(next http.Handler, w http.ResponseWriter, r *http.Request, c credential) {
+	ctx := WithUser(r.Context(), c.user)
+	if c.again != nil {
+		var end func()
+		ctx, end = a.whileGood(ctx, c)
+		defer end()
+	}
+	r = r.WithContext(ctx)
 	r.Header = r.Header.Clone()
 	r.Header.Del("Authorization")
-	return r
+	next.ServeHTTP(w, r)
+}
+
+// whileGood derives a context that ends with the credential, or when end is called.
+func (a *Access) whileGood(parent context.Context, c credential) (ctx context.Context, end func()) {
+	ctx, cancel := context.WithCancel(parent)
+	var mu sync.Mutex // until t is set
+	var t *time.Timer
+	mu.Lock()
+	defer mu.Unlock()
+	t = time.AfterFunc(lookAgain, func() {
+		if ctx.Err() != nil { // end came in between, so this is the last time
+			return
+		}
+		if !c.still(a.o.Now()) {
+			cancel()
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		t.Reset(lookAgain)
+	})
+	return ctx, func() { cancel(); t.Stop() }
 }
 
 // hold keeps back the answer to a wrong attempt when there were many from its

@@ -2,6 +2,8 @@ package access
 
 import (
 	"bufio"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -167,6 +169,59 @@ func TestWrongAttemptsAreSlowedDown(t *testing.T) {
 		}
 		if lines := strings.Count(r.log.String(), "wrong credentials"); lines > 4 {
 			t.Errorf("%d log lines:\n%s", lines, r.log)
+		}
+	})
+}
+
+// What a user has open ends with the credential, and only then.
+func TestARequestEndsWithItsCredential(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "127.0.0.1:0", func(o *Options) { o.Now = time.Now })
+		h := r.Guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case <-r.Context().Done():
+			case <-time.After(time.Hour):
+			}
+		}))
+		open := func(change func(*http.Request)) chan time.Duration {
+			q, took, start := httptest.NewRequest("GET", "/api", nil), make(chan time.Duration, 1), time.Now()
+			change(q)
+			go func() { h.ServeHTTP(httptest.NewRecorder(), q); took <- time.Since(start) }()
+			return took
+		}
+		bearer := func(token string) func(*http.Request) {
+			return func(q *http.Request) { q.Header.Set("Authorization", "Bearer "+token) }
+		}
+		made := func(name string, ttl time.Duration) string {
+			secret, _, err := CreateToken(r.dir, name, Admin, ttl, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return secret
+		}
+		leaf, err := x509.ParseCertificate(r.issued("ada", View, time.Minute).Certificate[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, x := range map[string]struct {
+			took  chan time.Duration
+			after time.Duration
+		}{
+			"the administrator": {open(bearer(r.token(Admin))), time.Hour},
+			"one without end":   {open(bearer(made("keeps", 0))), time.Hour},
+			"one that ends":     {open(bearer(made("ends", 2*time.Minute))), 2 * time.Minute},
+			"a certificate": {open(func(q *http.Request) {
+				q.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}
+			}), time.Minute},
+			"one that is revoked": {func() chan time.Duration {
+				took := open(bearer(made("bad", 0)))
+				time.AfterFunc(5*time.Minute, func() { RevokeToken(r.dir, "bad") })
+				return took
+			}(), 5 * time.Minute},
+		} {
+			if took := <-x.took; took < x.after || took > x.after+lookAgain {
+				t.Errorf("%s: ended after %s, want %s", name, took, x.after)
+			}
 		}
 	})
 }
