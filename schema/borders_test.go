@@ -46,6 +46,7 @@ var onlyImporters = []struct{ dependency, room, why string }{
 	{"github.com/google/nftables", "nodeagent/network", "rules of the kernel have one owner"},
 	{"filippo.io/age", "schema/kv", "a second place that seals is a second place that leaks"},
 	{"github.com/google/go-containerregistry", "examples/images", "a node pulls through containerd"},
+	{"k8s.io/kubectl", "cmd/pawl", "kubectl's commands are the client's"},
 }
 
 // neverLinked names what a binary must not contain, however it would get in.
@@ -53,10 +54,11 @@ var neverLinked = []struct{ binary, dependency, why string }{
 	{"cmd/pawld", "k8s.io/kubectl", "kubectl costs the idle daemon 20 MiB"},
 	{"cmd/pawld", "k8s.io/apiserver", "it costs 57 MiB idle, against 20 MiB by hand"},
 	{"cmd/pawl", "github.com/nats-io/nats-server", "a client starts no server"},
+	{"cmd/pawl", module + "/reconciler", "a client decides nothing; it asks"},
 }
 
 // pureRooms decide without doing. What they may import besides schema:
-var pureRooms = []string{"reconciler/plan", "reconciler/placement", "nodeagent/pod", "reconciler/api/table"}
+var pureRooms = []string{"reconciler/plan", "reconciler/placement", "nodeagent/pod", "reconciler/api/table", "cmd/pawl/why"}
 
 var pureImports = []string{"k8s.io/api", "k8s.io/apimachinery", "k8s.io/utils/ptr"}
 

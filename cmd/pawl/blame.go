@@ -56,9 +56,8 @@ func (c *cluster) blame(ctx context.Context, args []string) (schema.Blame, error
 	if err != nil {
 		return blame, err
 	}
-	body, err := client.Get().AbsPath(schema.BlamePath).
-		Param("kind", t.Mapping.Resource.Resource).Param("namespace", t.Namespace).Param("name", t.Name).
-		Do(ctx).Raw()
+	body, err := fetch(ctx, client.Get().AbsPath(schema.BlamePath).
+		Param("kind", t.Mapping.Resource.Resource).Param("namespace", t.Namespace).Param("name", t.Name))
 	if err != nil {
 		return blame, err
 	}

@@ -71,7 +71,7 @@ that one in full: what it changed, its faults and its warnings.`,
 
 // listRevisions returns what the server remembers of commits, newest first.
 func listRevisions(ctx context.Context, client *rest.RESTClient) ([]schema.RevisionRecord, error) {
-	body, err := fetch(ctx, client, revisionsPath)
+	body, err := fetch(ctx, client.Get().AbsPath(revisionsPath))
 	if err != nil {
 		return nil, err
 	}

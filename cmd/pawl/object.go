@@ -92,7 +92,7 @@ func (t target) get(ctx context.Context, client *rest.RESTClient) (metav1.Object
 	if typed, err := scheme.Scheme.New(t.Mapping.GroupVersionKind); err == nil {
 		into = typed
 	}
-	body, err := fetch(ctx, client, t.path())
+	body, err := fetch(ctx, client.Get().AbsPath(t.path()))
 	if err != nil {
 		return nil, err
 	}
@@ -102,9 +102,9 @@ func (t target) get(ctx context.Context, client *rest.RESTClient) (metav1.Object
 	return meta.Accessor(into)
 }
 
-// fetch gets what stands at a path, or the server's own words why not.
-func fetch(ctx context.Context, client *rest.RESTClient, path string) ([]byte, error) {
-	result := client.Get().AbsPath(path).Do(ctx)
+// fetch carries a request out: the body, or the server's own words why not.
+func fetch(ctx context.Context, r *rest.Request) ([]byte, error) {
+	result := r.Do(ctx)
 	if err := result.Error(); err != nil {
 		return nil, err
 	}

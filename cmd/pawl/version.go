@@ -53,7 +53,7 @@ func (c *cluster) serverVersion(cmd *cobra.Command) (*k8sversion.Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := fetch(cmd.Context(), client, "/version")
+	body, err := fetch(cmd.Context(), client.Get().AbsPath("/version"))
 	if err != nil {
 		return nil, err
 	}

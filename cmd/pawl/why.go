@@ -113,7 +113,7 @@ func around(ctx context.Context, client *rest.RESTClient, t target) (why.World, 
 // listInto fetches a list. One that the caller may not see, or that the server
 // does not have, is empty: the answer then says less, and nothing wrong.
 func listInto(ctx context.Context, client *rest.RESTClient, path string, into runtime.Object) error {
-	body, err := fetch(ctx, client, path)
+	body, err := fetch(ctx, client.Get().AbsPath(path))
 	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
 		return nil
 	}
