@@ -1,8 +1,10 @@
 package manifest
 
 import (
+	"bytes"
 	"path"
 	"strings"
+	"unicode/utf8"
 
 	k8sschema "k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -33,8 +35,35 @@ func Locate(file string, content []byte, k schema.ObjectKey) (LocatedObject, boo
 	if k.Kind == "" || len(content) > maxFileBytes || IsCUE(file) {
 		return LocatedObject{}, false
 	}
+	if o, found := locateIn(naming(file, content, k.Name), k); found {
+		return o, true
+	}
 	var faults faultList
-	for _, d := range flatten(parse(file, content, &faults), &faults) {
+	return locateIn(parse(file, content, &faults), k)
+}
+
+// naming reads the documents of a YAML file in whose text the name stands as it
+// is: nearly always the one that is looked for, out of many.
+func naming(file string, content []byte, name string) []document {
+	if path.Ext(file) == ".json" || !utf8.Valid(content) {
+		return nil
+	}
+	var documents []document
+	for _, c := range splitYAML(bytes.TrimPrefix(content, []byte("\ufeff"))) {
+		if !bytes.Contains(c.text, []byte(name)) {
+			continue
+		}
+		var faults faultList
+		if root, err := parseYAMLDocument(file, c, &faults); err == nil && root != nil {
+			documents = append(documents, document{file: file, root: root})
+		}
+	}
+	return documents
+}
+
+func locateIn(documents []document, k schema.ObjectKey) (LocatedObject, bool) {
+	var faults faultList
+	for _, d := range flatten(documents, &faults) {
 		if d.root.kind == mapNode && keyOf(d.root) == k {
 			l := locator{}
 			l.fields("", d.root)

@@ -103,6 +103,9 @@ func TestLocateElsewhere(t *testing.T) {
 	if got := located(t, "a.yaml", "a: [\n---\n"+locateText, web); got[0] != "12" {
 		t.Errorf("%q", got)
 	}
+	if got := located(t, "a.yaml", strings.Replace(locateText, "  name: web\nspec", "  name: \"w\\x65b\"\nspec", 1), web); got[0] != "10" {
+		t.Errorf("a name that is written in another way: %q", got)
+	}
 	for file, text := range map[string]string{
 		"a.cue": locateText, "b.yaml": "", "c.yaml": "- 1\n", "d.yaml": "kind: Deployment\n", "e.json": "[{]",
 		"f.yaml": strings.Replace(locateText, "name: web\nspec", "name: other\nspec", 1),
