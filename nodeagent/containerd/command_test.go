@@ -181,7 +181,6 @@ func TestCommandEndsWithItsClient(t *testing.T) {
 				defer cancel()
 				up := make(chan struct{})
 				var wg sync.WaitGroup
-				began := time.Time{}
 				wg.Go(func() {
 					_, err := g.rt.Command(ctx, id, nodeagent.Command{
 						Argv: sh(script), TTY: tty, Stdout: &signalling{up: up, ctx: ctx},
@@ -196,7 +195,7 @@ func TestCommandEndsWithItsClient(t *testing.T) {
 				case <-time.After(patience):
 					t.Error("it does not begin")
 				}
-				began = time.Now()
+				began := time.Now()
 				cancel()
 				wg.Wait()
 				eventually(t, "nothing of it runs", func() bool { return len(g.commandsIn(id)) == 0 })

@@ -3,6 +3,7 @@ package containerd
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,9 +15,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"github.com/pawl-project/pawl/schema/kv"
 )
 
 // A writtenLog is a log of a container that only its Runtime knows.
@@ -243,6 +247,79 @@ func BenchmarkReadLog(b *testing.B) {
 		g.copyTo(b.Context(), corev1.PodLogOptions{}, io.Discard)
 	}
 }
+
+// BenchmarkReadLogOverNATS measures a log from its file to the control plane, by
+// a server in this process.
+func BenchmarkReadLogOverNATS(b *testing.B) {
+	g := newWrittenLog(b)
+	for n := range 380_000 {
+		g.line(n, "stdout", "a line of a log as long as such lines are, about a hundred characters, or some more than that")
+	}
+	ns, err := server.NewServer(&server.Options{DontListen: true, NoSigs: true, NoLog: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ns.Start()
+	defer func() { ns.Shutdown(); ns.WaitForShutdown() }()
+	connect := func(prefix string) *kv.Conn {
+		c, err := kv.Connect(b.Context(), kv.ConnOptions{InProcess: ns, InboxPrefix: prefix, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return c
+	}
+	node, control := connect("_INBOX.n1"), connect("")
+	defer node.Close()
+	defer control.Close()
+	ctx, cancel := context.WithCancel(b.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
+		kv.ServeStreams(ctx, node, "n1", func(ctx context.Context, r kv.StreamRequest, s *kv.Stream) error {
+			if err := s.Accept(); err != nil {
+				return err
+			}
+			g.copyTo(ctx, *r.Log, sender{ctx, s})
+			return nil
+		})
+	})
+	streams := kv.NewStreams(control)
+	wg.Go(func() { streams.Run(ctx) })
+	fetch := func() (n int64, err error) {
+		s, err := streams.Open(ctx, "n1", kv.StreamRequest{Verb: kv.StreamLog, Log: &corev1.PodLogOptions{}})
+		if err != nil {
+			return 0, err
+		}
+		defer s.Close(nil)
+		for {
+			_, data, err := s.Recv(ctx)
+			if errors.Is(err, io.EOF) {
+				return n, nil
+			}
+			if err != nil {
+				return n, err
+			}
+			n += int64(len(data))
+		}
+	}
+	eventually(b, "the node listens", func() bool { _, err = fetch(); return err == nil })
+	n, _ := fetch()
+	b.SetBytes(n)
+	for b.Loop() {
+		if got, err := fetch(); err != nil || got != n {
+			b.Fatalf("%d bytes of %d: %v", got, n, err)
+		}
+	}
+}
+
+// A sender writes to a stream.
+type sender struct {
+	ctx context.Context
+	s   *kv.Stream
+}
+
+func (w sender) Write(p []byte) (int, error) { return len(p), w.s.Send(w.ctx, kv.ChannelStdout, p) }
 
 type counter struct{ n int64 }
 

@@ -18,6 +18,8 @@ var (
 	Exits3 = Command{"/bin/sh", "-c", "exit 3"}
 	// Greets exits with 0 when the variable GREETING is hello, else with 1.
 	Greets = Command{"/bin/sh", "-c", "test \"$GREETING\" = hello"}
+	// Speaks writes to both outputs and exits with 0 after a moment.
+	Speaks = Command{"/bin/sh", "-c", "echo one; sleep 0.3; echo two >&2; sleep 0.3; printf three"}
 	// Missing cannot be started.
 	Missing = Command{"/no/such/command"}
 )

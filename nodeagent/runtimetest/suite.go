@@ -47,6 +47,8 @@ func Run(t *testing.T, s Subject) {
 		"TwoContainers": testTwoContainers,
 		"NewSandbox":    testNewSandbox,
 		"Image":         testImage,
+		"Log":           testLog,
+		"Command":       testCommand,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newBench(t, s)) })
 	}
