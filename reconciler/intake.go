@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +19,10 @@ type verdict struct {
 	revision *schema.Revision // nil when refused
 	refusal  *schema.Refusal
 	seen     time.Time
+
+	// What became of the objects so far: a revision that is taken up again, because
+	// the store failed in the middle, finds some of them made already. The loop's.
+	created, changed, removed []string
 }
 
 // The intake turns commits into verdicts and keeps the newest one for the loop.
@@ -85,6 +90,14 @@ func (in *intake) turnedAway() []*verdict {
 	refused := in.refused
 	in.refused = nil
 	return refused
+}
+
+// notRecorded gives back refused pushes that could not be recorded.
+func (in *intake) notRecorded(refused []*verdict) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.refused = append(slices.Clone(refused), in.refused...)
+	in.refused = in.refused[max(0, len(in.refused)-keptRefusals):]
 }
 
 func (in *intake) put(v *verdict) {

@@ -7,8 +7,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/pawl-project/pawl/reconciler/plan"
 	"github.com/pawl-project/pawl/schema"
 	"github.com/pawl-project/pawl/schema/kv"
@@ -22,7 +20,7 @@ type loop struct {
 	views  views
 	intake *intake
 	log    *slog.Logger
-	events chan []corev1.Event // to the publisher; dropped and counted when it is slow
+	events chan bulletin // to the publisher; dropped and counted when it is slow
 
 	restarts restarts // orders of the API, for the loop
 
@@ -33,6 +31,7 @@ type loop struct {
 	losses  uint64                 // of keys of pawl-desired, as known when it was last fed
 	applied *schema.RevisionRecord // the newest applied revision that has not settled; nil: none
 	failing int                    // steps that failed in a row
+	trouble trouble                // what the last step failed at, for people
 
 	conflicted bool // the last write met a conflict: write each key by itself
 }
@@ -75,6 +74,7 @@ func (l *loop) pause(recheck time.Time, err error) time.Duration {
 	switch {
 	case err == nil:
 		l.failing = 0
+		l.trouble.end()
 		if recheck.IsZero() {
 			return time.Hour
 		}
@@ -84,6 +84,7 @@ func (l *loop) pause(recheck time.Time, err error) time.Duration {
 		return shortestPause
 	default:
 		l.failing++
+		l.trouble.note(err, time.Now())
 		d := min(shortestPause<<min(l.failing, 12), longestPause)
 		d = d/2 + rand.N(d/2+1)
 		l.log.Error("reconcile failed, trying again", "error", err, "in", d.Round(time.Millisecond), "failures", l.failing)
@@ -99,10 +100,8 @@ func (l *loop) step(ctx context.Context, c changes, now time.Time) (recheck time
 			l.intake.giveBack(v)
 		}
 	}
-	for _, v := range l.intake.turnedAway() {
-		if err := l.record(ctx, newRecord(v)); err != nil {
-			l.log.Warn("a refused push is not recorded", "commit", short(v.commit.ID), "error", err)
-		}
+	if err := l.recordRefused(ctx, now); err != nil {
+		untaken = errors.Join(untaken, err)
 	}
 	l.feed(c)
 	if !l.checked && l.current != nil {

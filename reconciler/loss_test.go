@@ -48,7 +48,7 @@ func TestLossWithinOneStep(t *testing.T) {
 	}
 	l := &loop{
 		store: store, views: newViews(store), intake: newIntake(slog.New(slog.DiscardHandler)), log: slog.New(slog.DiscardHandler),
-		planner: plan.NewPlanner(&plan.World{KeepAll: true}), events: make(chan []corev1.Event, eventBacklog),
+		planner: plan.NewPlanner(&plan.World{KeepAll: true}), events: make(chan bulletin, eventBacklog),
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

@@ -3,6 +3,7 @@ package reconciler
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -28,14 +29,28 @@ func (l *loop) takeUp(ctx context.Context, v *verdict, now time.Time) error {
 	record := newRecord(v)
 	if v.revision != nil {
 		d, err := l.desire(ctx, *v.revision, now)
+		v.created, v.changed, v.removed = union(v.created, d.Created), union(v.changed, d.Changed), union(v.removed, d.Removed)
 		if err != nil {
 			return err
 		}
-		record.Created, record.Changed, record.Removed = names(d.Created), names(d.Changed), names(d.Removed)
+		record.Created, record.Changed, record.Removed = v.created, v.changed, v.removed
 		l.log.Info("revision applied", "commit", short(v.commit.ID), "author", v.commit.Author,
 			"created", len(d.Created), "changed", len(d.Changed), "removed", len(d.Removed), "warnings", len(v.revision.Warnings))
 	}
-	return l.record(ctx, record)
+	return l.record(ctx, record, now)
+}
+
+// recordRefused records the pushes that were turned away. Those that the store
+// does not take are kept for the next step.
+func (l *loop) recordRefused(ctx context.Context, now time.Time) error {
+	refused := l.intake.turnedAway()
+	for i, v := range refused {
+		if err := l.record(ctx, newRecord(v), now); err != nil {
+			l.intake.notRecorded(refused[i:])
+			return fmt.Errorf("record the refused push of %s: %w", short(v.commit.ID), err)
+		}
+	}
+	return nil
 }
 
 // desire makes pawl-desired what the revision says, secrets sealed.
@@ -86,17 +101,22 @@ func newRecord(v *verdict) *schema.RevisionRecord {
 	return r
 }
 
-func names(keys []schema.ObjectKey) []string {
-	var s []string
-	for _, k := range keys[:min(len(keys), namedChanges)] {
-		s = append(s, k.String())
+// union adds the names of keys to those that are named, up to namedChanges.
+func union(named []string, keys []schema.ObjectKey) []string {
+	for _, k := range keys {
+		if len(named) == namedChanges {
+			break
+		}
+		if name := k.String(); !slices.Contains(named, name) {
+			named = append(named, name)
+		}
 	}
-	return s
+	return named
 }
 
 // record remembers what became of a commit. The commit that already was the
 // newest one with its result (the daemon was restarted, say) keeps the record it has.
-func (l *loop) record(ctx context.Context, r *schema.RevisionRecord) error {
+func (l *loop) record(ctx context.Context, r *schema.RevisionRecord, now time.Time) error {
 	known := l.records()
 	if old := newestWith(known, r.Result); old != nil && old.Commit == r.Commit {
 		if r.Result == schema.RevisionApplied && old.Settled == nil {
@@ -121,6 +141,7 @@ func (l *loop) record(ctx context.Context, r *schema.RevisionRecord) error {
 	if r.Result == schema.RevisionApplied {
 		l.applied = r
 	}
+	l.tellRevision(r, now)
 	return nil
 }
 
@@ -149,6 +170,7 @@ func (l *loop) settle(ctx context.Context, now time.Time) error {
 		return err
 	}
 	l.log.Info("revision settled", "commit", short(r.Commit), "after", now.Sub(r.Seen).Round(time.Millisecond))
+	l.tellRevision(&r, now)
 	l.applied = nil
 	return nil
 }

@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pawl-project/pawl/reconciler/gateway"
@@ -45,13 +43,13 @@ func Run(ctx context.Context, cfg Config) error {
 		views:  newViews(store),
 		intake: newIntake(cfg.Logger),
 		log:    cfg.Logger,
-		events: make(chan []corev1.Event, eventBacklog),
+		events: make(chan bulletin, eventBacklog),
 	}
 	door, source, err := openSource(ctx, cfg, l.intake)
 	if err != nil {
 		return err
 	}
-	door.ready, door.gauges = l.views.ready, l.gauges
+	door.ready, door.gauges = l.ready, l.gauges
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.views.run(ctx) })

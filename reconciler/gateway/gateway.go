@@ -43,6 +43,7 @@ type Gateway struct {
 	faults   *faults
 	door     *kv.Door
 	requests chan kv.Request
+	events   chan []corev1.Event // of nodes, to be stored; from the clerk
 
 	// What follows belongs to the clerk, the goroutine that decides.
 	epoch    string
@@ -64,6 +65,7 @@ func New(o Options) *Gateway {
 		log:      o.Logger,
 		faults:   newFaults(o.Logger),
 		requests: make(chan kv.Request, requestQueue),
+		events:   make(chan []corev1.Event, eventQueue),
 		nodes:    map[schema.NodeName]*node{},
 		assigned: map[schema.PodKey]map[schema.NodeName]bool{},
 		pods:     map[schema.NodeName]map[schema.PodKey]bool{},
@@ -95,6 +97,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		})
 	})
 	eg.Go(func() error { return w.run(ctx) })
+	eg.Go(func() error { return g.publish(ctx) })
 	eg.Go(func() error { return g.clerk(ctx, w) })
 	return eg.Wait()
 }
@@ -156,6 +159,8 @@ func (g *Gateway) serve(r kv.Request) {
 		g.takePods(r)
 	case kv.VerbNode:
 		g.takeNode(r)
+	case kv.VerbEvents:
+		g.takeEvents(r)
 	}
 }
 

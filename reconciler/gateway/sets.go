@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/pawl-project/pawl/schema"
@@ -35,13 +37,17 @@ type node struct {
 	dirty      map[schema.ObjectKey]bool                      // to be looked at
 	strays     map[schema.PodKey]int                          // pods it reports that nobody assigned, and their bytes in the store
 	strayBytes int
-	written    time.Time // when its report was last stored
+	written    time.Time     // when its report was last stored
+	events     *rate.Limiter // of what it tells
 }
 
 func (g *Gateway) node(n schema.NodeName) *node {
 	x := g.nodes[n]
 	if x == nil {
-		x = &node{name: n, dirty: map[schema.ObjectKey]bool{}, strays: map[schema.PodKey]int{}}
+		x = &node{
+			name: n, dirty: map[schema.ObjectKey]bool{}, strays: map[schema.PodKey]int{},
+			events: rate.NewLimiter(nodeEvents, nodeEventsBurst),
+		}
 		x.clear()
 		g.nodes[n] = x
 	}

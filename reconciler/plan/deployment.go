@@ -133,7 +133,7 @@ func (ro *rollout) recover(name string, pods []*pod) {
 	}
 	if live == 0 || hash == "" || !strings.HasPrefix(name, ro.d.Name+"-") || ro.s.p.named(k) {
 		for _, p := range pods {
-			ro.s.end(p, ro.s.r.key, "Killing", "Stopping pod: its ReplicaSet is not known")
+			ro.s.end(p, objectKey(p.key()), "Killing", "Stopping pod: its ReplicaSet is not known")
 		}
 		ro.strangers = append(ro.strangers, pods...)
 		return

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -91,10 +90,10 @@ func (o *outcome) assign(w *wanted, name schema.NodeName) {
 	}
 	c := Change{
 		Assign: &schema.Assignment{Node: name, Pod: *w.pod},
-		About:  w.about, Type: corev1.EventTypeNormal, Event: w.event, Message: w.told,
+		About:  w.about, UID: w.pod.UID, Type: corev1.EventTypeNormal, Event: w.event, Message: w.told,
 	}
 	if w.event == "Scheduled" {
-		c.Message = fmt.Sprintf("Successfully assigned %s to %s", podKey(w.pod), name)
+		c.Message = assignedPod(podKey(w.pod), name)
 	}
 	o.placed = append(o.placed, c)
 }
@@ -131,9 +130,11 @@ func (o *outcome) pend(w *wanted, why string, noNodes bool, now time.Time) {
 			Message: why, LastTransitionTime: since,
 		}},
 	}
-	o.placed = append(o.placed, Change{
-		Put: p, About: key, Type: corev1.EventTypeWarning, Event: "FailedScheduling", Message: why,
-	})
+	c := Change{Put: p, About: key, UID: w.pod.UID, Type: corev1.EventTypeWarning, Event: "FailedScheduling", Message: why}
+	if w.record == nil && !w.bare {
+		c.Owner = w.about
+	}
+	o.placed = append(o.placed, c)
 }
 
 // scheduled is what a record says of why its pod has no node.

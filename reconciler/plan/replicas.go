@@ -199,7 +199,7 @@ func (c *crew) send() {
 	for _, p := range c.pods {
 		switch {
 		case p.fresh:
-			c.s.enqueue(&wanted{pod: p.obj, about: c.key, event: "SuccessfulCreate", told: "Created pod: " + p.obj.Name})
+			c.s.enqueue(&wanted{pod: p.obj, about: c.key, event: "SuccessfulCreate", told: createdPod(p.obj.Name)})
 		case p.node == "":
 			c.s.enqueue(&wanted{pod: unplaced(p.obj), record: p.obj, about: objectKey(p.key()), event: "Scheduled"})
 		default:

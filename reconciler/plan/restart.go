@@ -33,7 +33,7 @@ func (p *Planner) Restart(k schema.PodKey, uid types.UID, grace *int64, why stri
 		return nil, nil, fmt.Errorf("pod %s is owned by something that Pawl does not keep: %w", k, schema.ErrRefused)
 	}
 	about := objectKey(k)
-	c := Change{About: about, Type: corev1.EventTypeNormal, Event: "Killing", Message: "Stopping pod: " + why}
+	c := Change{About: about, UID: x.obj.UID, Type: corev1.EventTypeNormal, Event: "Killing", Message: "Stopping pod: " + why}
 	if x.node == "" {
 		c.Delete = &about
 		gone := x.obj.DeepCopy()

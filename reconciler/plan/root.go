@@ -165,7 +165,7 @@ func (s *step) sweep() []*pod {
 		for _, p := range e.pods {
 			if p.surplus && !(s.p.keep && s.r.desired == nil) {
 				s.first(Change{
-					Assign: ended(p, s.now), About: objectKey(k), Type: corev1.EventTypeWarning, Event: "Killing",
+					Assign: ended(p, s.now), About: objectKey(k), UID: p.obj.UID, Type: corev1.EventTypeWarning, Event: "Killing",
 					Message: "Stopping pod on node " + string(p.node) + ": it belongs on node " + string(e.winner().node),
 				})
 				s.out.settled = false
@@ -213,9 +213,9 @@ func (s *step) end(p *pod, about schema.ObjectKey, event, message string) {
 	case p.node == "" && s.p.inGit(objectKey(p.key())): // a pod of the repository takes the record over
 	case p.node == "":
 		k := objectKey(p.key())
-		s.first(Change{Delete: &k, About: about, Type: corev1.EventTypeNormal, Event: event, Message: message})
+		s.first(Change{Delete: &k, About: about, UID: p.obj.UID, Type: corev1.EventTypeNormal, Event: event, Message: message})
 	default:
-		s.first(Change{Assign: ended(p, s.now), About: about, Type: corev1.EventTypeNormal, Event: event, Message: message})
+		s.first(Change{Assign: ended(p, s.now), About: about, UID: p.obj.UID, Type: corev1.EventTypeNormal, Event: event, Message: message})
 	}
 }
 

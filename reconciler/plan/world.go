@@ -7,6 +7,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pawl-project/pawl/schema"
 )
@@ -43,6 +44,8 @@ type Change struct {
 	Delete   *schema.ObjectKey  // from pawl-actual
 
 	About   schema.ObjectKey // what the reason is about: the owner that asked for it
+	UID     types.UID        // of the pod that About names; "": it is no pod, or nobody is told
+	Owner   schema.ObjectKey // of the pod that About names and that this makes; zero: it was there before
 	Type    string           // corev1.EventTypeNormal or EventTypeWarning; "": not worth an event
 	Event   string           // CamelCase: SuccessfulCreate, ScalingReplicaSet, Killing, FailedScheduling …
 	Message string           // one sentence, for people

@@ -55,7 +55,7 @@ func Name(object, suffix string) string {
 
 // UID is the uid of the Event of that name.
 func UID(namespace, name string) types.UID {
-	return schema.UIDOf(schema.ObjectKey{Kind: "events", Namespace: namespace, Name: name})
+	return schema.UIDOf(schema.ObjectKey{Kind: schema.Events, Namespace: namespace, Name: name})
 }
 
 var (

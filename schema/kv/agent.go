@@ -301,6 +301,21 @@ func (a *Agent) ReportNode(ctx context.Context, n *corev1.Node) error {
 	return err
 }
 
+// ReportEvents tells of what happened. They are to fit into one message, and
+// when it returns without an error the gateway has them, but may drop them. The
+// error wraps schema.ErrRefused or schema.ErrUnavailable.
+func (a *Agent) ReportEvents(ctx context.Context, events []corev1.Event) error {
+	content, err := json.Marshal(events)
+	if err != nil {
+		return fmt.Errorf("encode %d events of node %s: %w", len(events), a.node, err)
+	}
+	if len(content) > MaxMessage {
+		return fmt.Errorf("%d events of node %s have %d bytes, more than the %d that a message holds: %w", len(events), a.node, len(content), MaxMessage, schema.ErrRefused)
+	}
+	_, err = a.ask(ctx, VerbEvents, content)
+	return err
+}
+
 // ask sends one request and waits for its answer.
 func (a *Agent) ask(ctx context.Context, v Verb, content []byte) (Answer, error) {
 	ctx, cancel := a.conn.whileConnected(ctx, agentTimeout)

@@ -333,10 +333,16 @@ func TestEventsArePublished(t *testing.T) {
 	events := make([]corev1.Event, 300)
 	for i := range events {
 		events[i].InvolvedObject = corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: "default", Name: fmt.Sprintf("web.%d", i)}
+		events[i].Name = fmt.Sprintf("web.%d.1f", i)
 	}
 	events[0].InvolvedObject = corev1.ObjectReference{Kind: "Nonsense", Name: "a b*>"}
 	events[1].InvolvedObject = corev1.ObjectReference{}
 	if err := store.Publish(t.Context(), events); err != nil {
+		t.Fatal(err)
+	}
+	// It happened once more: the new count takes the place of the old one.
+	events[7].Count = 2
+	if err := store.Publish(t.Context(), events[7:8]); err != nil {
 		t.Fatal(err)
 	}
 	stream, err := store.conn.js.Stream(t.Context(), EventStream)
@@ -346,7 +352,7 @@ func TestEventsArePublished(t *testing.T) {
 	if n := stream.CachedInfo().State.Msgs; n != 300 {
 		t.Errorf("%d events are stored", n)
 	}
-	if _, err := stream.GetLastMsgForSubject(t.Context(), "pawl.events.default.pods.web_7"); err != nil {
+	if _, err := stream.GetLastMsgForSubject(t.Context(), "pawl.events.default.pods.web_7.1f"); err != nil {
 		t.Error(err)
 	}
 }

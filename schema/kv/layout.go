@@ -22,7 +22,8 @@ import (
 //	                                              metadata and status, no spec)
 //	pawl-actual       revisions._.<commit>        schema.RevisionRecord        the leading reconciler; the last 100
 //	pawl-leases       <what>.<name>               lease; memory, per-key TTL   the gateway (node.<node>), the leader
-//	pawl-events       pawl.events.<ns>.<kind>.<name>  corev1.Event (a stream)  the reconciler, the gateway
+//	pawl-events       pawl.events.<ns>.<kind>.<name>.<event>  corev1.Event (a stream), the newest count of each;
+//	                                                          the reconciler, and the gateway in the words of a node
 
 // A Bucket names one KV bucket.
 type Bucket string
@@ -104,13 +105,18 @@ func NodeLeaseKey(n schema.NodeName) string { return "node." + string(n) }
 // LeaderLeaseKey is the key of the reconciler's leader lease in pawl-leases.
 const LeaderLeaseKey = "leader.reconciler"
 
-// EventSubject is the subject in EventStream of events about one object.
-func EventSubject(k schema.ObjectKey) string {
+// EventSubject is the subject in EventStream of one Event about one object.
+// What stands in the Event's name after the object's is its last token.
+func EventSubject(k schema.ObjectKey, event string) string {
 	ns := clusterScope
 	if k.Namespace != "" {
 		ns = encodeName(k.Namespace)
 	}
-	return "pawl.events." + ns + "." + string(k.Kind) + "." + encodeName(k.Name)
+	last := event[strings.LastIndexByte(event, '.')+1:]
+	if last == "" {
+		last = "unnamed"
+	}
+	return "pawl.events." + ns + "." + string(k.Kind) + "." + encodeName(k.Name) + "." + encodeName(last)
 }
 
 // encodeName makes one key token of a name, one-to-one: a dot is written '_',

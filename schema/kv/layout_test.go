@@ -51,8 +51,8 @@ func TestKeysReadAsTheyShould(t *testing.T) {
 		"configmaps.default.system=3Aa=5Fb": ObjectKey(schema.ObjectKey{Kind: schema.ConfigMaps, Namespace: "default", Name: "system:a_b"}),
 		"n1.default.web":                    AssignmentKey("n1", schema.PodKey{Namespace: "default", Name: "web"}),
 		"node.n1":                           NodeLeaseKey("n1"),
-		"pawl.events.default.pods.web_0":    EventSubject(schema.ObjectKey{Kind: schema.Pods, Namespace: "default", Name: "web.0"}),
-		"pawl.events._.namespaces.team":     EventSubject(schema.ObjectKey{Kind: schema.Namespaces, Name: "team"}),
+		"pawl.events.default.pods.web_0.1f": EventSubject(schema.ObjectKey{Kind: schema.Pods, Namespace: "default", Name: "web.0"}, "web.0.1f"),
+		"pawl.events._.namespaces.team.2e":  EventSubject(schema.ObjectKey{Kind: schema.Namespaces, Name: "team"}, "team.2e"),
 	} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)

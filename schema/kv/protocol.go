@@ -22,6 +22,8 @@ import (
 //	pawl.up.<node>.node          agent    the node itself, also its heartbeat; answered
 //	                                      with the generation the agent should be at
 //	pawl.down.<node>.assign      gateway  a Delta
+//	pawl.up.<node>.events        agent    Events about its pods and itself; answered at once,
+//	                                      and not kept for ever: they are news, not state
 //	_INBOX.<node>.>              gateway  answers
 //	pawl.down.<node>.stream.<id> gateway  frames of a stream (streamframe.go); the first opens it
 //	pawl.up.<node>.stream.<id>   agent    frames of that stream
@@ -56,9 +58,10 @@ type Verb string
 
 // The verbs.
 const (
-	VerbSync Verb = "sync"
-	VerbPods Verb = "pods"
-	VerbNode Verb = "node"
+	VerbSync   Verb = "sync"
+	VerbPods   Verb = "pods"
+	VerbNode   Verb = "node"
+	VerbEvents Verb = "events"
 )
 
 func upSubject(n schema.NodeName, v Verb) string { return "pawl.up." + string(n) + "." + string(v) }
@@ -76,7 +79,7 @@ func parseUpSubject(subject string) (schema.NodeName, Verb, error) {
 		return "", "", err
 	}
 	switch v := Verb(t[3]); v {
-	case VerbSync, VerbPods, VerbNode:
+	case VerbSync, VerbPods, VerbNode, VerbEvents:
 		return n, v, nil
 	}
 	return "", "", fmt.Errorf("subject %q: no such verb: %w", subject, schema.ErrRefused)
@@ -169,6 +172,18 @@ func DecodeNode(data []byte) (*corev1.Node, error) {
 		return nil, fmt.Errorf("report of a node: %w: %w", err, schema.ErrRefused)
 	}
 	return n, nil
+}
+
+// DecodeEvents reads the content of an events request.
+func DecodeEvents(data []byte) ([]corev1.Event, error) {
+	if err := dense(data); err != nil {
+		return nil, fmt.Errorf("events: %w", err)
+	}
+	var events []corev1.Event
+	if err := json.Unmarshal(data, &events); err != nil {
+		return nil, fmt.Errorf("events: %w: %w", err, schema.ErrRefused)
+	}
+	return events, nil
 }
 
 const (

@@ -113,6 +113,7 @@ func (s *Store) ensure(ctx context.Context, want jetstream.StreamConfig) error {
 func sameSettings(have, want jetstream.StreamConfig) bool {
 	want.Metadata, have.Metadata = nil, nil
 	want.Duplicates = have.Duplicates
+	want.PersistMode = have.PersistMode // which cannot be changed
 	return reflect.DeepEqual(have, want)
 }
 
@@ -154,18 +155,27 @@ func bucketConfig(b Bucket, replicas int) jetstream.StreamConfig {
 }
 
 func eventConfig(replicas int) jetstream.StreamConfig {
-	return jetstream.StreamConfig{
+	c := jetstream.StreamConfig{
 		Name:        EventStream,
 		Description: "Pawl: Events of objects, the newest two hours",
 		Subjects:    []string{"pawl.events.>"},
 		MaxAge:      eventMaxAge,
-		MaxMsgs:     -1, MaxMsgsPerSubject: -1, MaxConsumers: -1, MaxMsgSize: -1,
-		MaxBytes:   eventMaxBytes,
-		Storage:    jetstream.FileStorage,
-		Replicas:   replicas,
-		Discard:    jetstream.DiscardOld,
-		DenyDelete: true,
+		MaxMsgs:     -1, MaxConsumers: -1, MaxMsgSize: -1,
+		MaxBytes: eventMaxBytes,
+		// A subject is one Event: when it happened again the new count takes the
+		// place of the old one.
+		MaxMsgsPerSubject: 1,
+		Storage:           jetstream.FileStorage,
+		Replicas:          replicas,
+		Discard:           jetstream.DiscardOld,
+		DenyDelete:        true,
 	}
+	if replicas == 1 {
+		// News may be lost with the machine: no write waits for the disk. The server
+		// has this for streams without replicas only.
+		c.PersistMode = jetstream.AsyncPersistMode
+	}
+	return c
 }
 
 func subjectOf(b Bucket, key string) string { return "$KV." + string(b) + "." + key }
@@ -182,7 +192,7 @@ func (s *Store) Publish(ctx context.Context, events []corev1.Event) error {
 		if err != nil {
 			return fmt.Errorf("encode event %s: %w", e.Name, err)
 		}
-		ack, err := s.conn.js.PublishMsgAsync(&nats.Msg{Subject: EventSubject(involved(e)), Data: text},
+		ack, err := s.conn.js.PublishMsgAsync(&nats.Msg{Subject: EventSubject(involved(e), e.Name), Data: text},
 			jetstream.WithStallWait(requestLimit))
 		if err != nil {
 			return unavailable(fmt.Errorf("publish event %s: %w", e.Name, err))
