@@ -6,6 +6,10 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"runtime"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -143,20 +147,23 @@ func (q *request) writeJSON(w io.Writer, meta metav1.ListMeta, items []*cache.It
 		known = []byte(`{"kind":"` + q.res.gvk.Kind + `","apiVersion":"` + q.res.apiVersion() + `",`)
 	}
 	between, open := []byte(","), []byte("{")
-	for n, i := range items {
-		text, err := q.res.json(i)
+	n := 0
+	for part := range slices.Chunk(items, atOnce) {
+		texts, err := encodeAll(part, q.res.json)
 		if err != nil {
 			return err
 		}
-		if n > 0 {
-			w.Write(between) //nolint:errcheck // a bufio.Writer says it again at the end
-		}
-		if rest, ok := bytes.CutPrefix(text, known); ok && known != nil {
-			w.Write(open) //nolint:errcheck // as above
-			text = rest
-		}
-		if _, err := w.Write(text); err != nil {
-			return err
+		for _, text := range texts {
+			if n++; n > 1 {
+				w.Write(between) //nolint:errcheck // the write below fails too
+			}
+			if rest, ok := bytes.CutPrefix(text, known); ok && known != nil {
+				w.Write(open) //nolint:errcheck // as above
+				text = rest
+			}
+			if _, err := w.Write(text); err != nil {
+				return err
+			}
 		}
 	}
 	_, err = io.WriteString(w, "]}")
@@ -171,14 +178,14 @@ func (q *request) answerProto(meta metav1.ListMeta, items []*cache.Item) {
 		q.fail(err)
 		return
 	}
-	raw := make([][]byte, len(items))
+	raw, err := encodeAll(items, q.res.message)
+	if err != nil {
+		q.fail(err)
+		return
+	}
 	size := protoField(len(head))
-	for n, i := range items {
-		if raw[n], err = q.res.message(i); err != nil {
-			q.fail(err)
-			return
-		}
-		size += protoField(len(raw[n]))
+	for _, r := range raw {
+		size += protoField(len(r))
 	}
 	kind := q.res.listMeta()
 	q.written(form{media: protoMedia}, len(items), func(w io.Writer) error {
@@ -196,4 +203,35 @@ func (q *request) answerProto(meta metav1.ListMeta, items []*cache.Item) {
 		}
 		return nil
 	})
+}
+
+const (
+	// atOnce is how many objects of a list are encoded before they are written, so
+	// that a list too large to be kept encoded is never in memory as a whole.
+	atOnce = 1024
+	// shareFrom is how many objects are worth a second goroutine.
+	shareFrom = 128
+)
+
+// encodeAll encodes objects, on several cores where there are many.
+func encodeAll(items []*cache.Item, encode func(*cache.Item) ([]byte, error)) ([][]byte, error) {
+	out := make([][]byte, len(items))
+	part := func(from, to int) error {
+		for n := from; n < to; n++ {
+			var err error
+			if out[n], err = encode(items[n]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	workers := min(runtime.GOMAXPROCS(0), len(items)/shareFrom)
+	if workers < 2 {
+		return out, part(0, len(items))
+	}
+	var g errgroup.Group
+	for n := range workers {
+		g.Go(func() error { return part(n*len(items)/workers, (n+1)*len(items)/workers) })
+	}
+	return out, g.Wait()
 }
