@@ -26,9 +26,9 @@ const (
 type attempts struct {
 	now func() time.Time
 
-	mu      sync.Mutex // guards what follows
-	byAddr  map[netip.Prefix]*list.Element
-	longest *list.List // of *source; the one that was quiet for longest is in front
+	mu     sync.Mutex // guards what follows
+	byAddr map[netip.Prefix]*list.Element
+	order  *list.List // of *source; the one that was quiet for longest is in front
 }
 
 type source struct {
@@ -39,7 +39,7 @@ type source struct {
 }
 
 func newAttempts(now func() time.Time) *attempts {
-	return &attempts{now: now, byAddr: map[netip.Prefix]*list.Element{}, longest: list.New()}
+	return &attempts{now: now, byAddr: map[netip.Prefix]*list.Element{}, order: list.New()}
 }
 
 // wrong counts a wrong attempt. It says how long its answer shall be held back,
@@ -66,15 +66,15 @@ func (a *attempts) wrong(remote string) (wait time.Duration, answer bool, log in
 // source finds the address' entry, or makes one in the place of the quietest.
 func (a *attempts) source(p netip.Prefix) *source {
 	if e, ok := a.byAddr[p]; ok {
-		a.longest.MoveToBack(e)
+		a.order.MoveToBack(e)
 		return e.Value.(*source)
 	}
-	if a.longest.Len() >= mostAddresses {
-		quiet := a.longest.Remove(a.longest.Front()).(*source)
+	if a.order.Len() >= mostAddresses {
+		quiet := a.order.Remove(a.order.Front()).(*source)
 		delete(a.byAddr, quiet.addr)
 	}
 	s := &source{addr: p, limit: rate.NewLimiter(wrongPerSecond, wrongBurst)}
-	a.byAddr[p] = a.longest.PushBack(s)
+	a.byAddr[p] = a.order.PushBack(s)
 	return s
 }
 

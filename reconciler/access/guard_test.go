@@ -231,8 +231,8 @@ func TestAddressesAreForgotten(t *testing.T) {
 	for i := range 3 * mostAddresses {
 		a.wrong(fmt.Sprintf("10.%d.%d.%d:1", i>>16, i>>8&255, i&255))
 	}
-	if len(a.byAddr) != mostAddresses || a.longest.Len() != mostAddresses {
-		t.Errorf("%d addresses, %d entries", len(a.byAddr), a.longest.Len())
+	if len(a.byAddr) != mostAddresses || a.order.Len() != mostAddresses {
+		t.Errorf("%d addresses, %d entries", len(a.byAddr), a.order.Len())
 	}
 	for _, same := range [][2]string{{"[2001:db8::1]:1", "[2001:db8::2:3]:9"}, {"192.0.2.1:1", "[::ffff:192.0.2.1]:2"}, {"[fe80::1%eth0]:1", "[fe80::2%eth1]:1"}, {"", "@"}} {
 		if prefixOf(same[0]) != prefixOf(same[1]) {
