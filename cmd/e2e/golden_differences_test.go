@@ -1,0 +1,73 @@
+package e2e
+
+import (
+	"regexp"
+	"testing"
+)
+
+// A goldenDifference is something that Pawl rightly prints otherwise.
+type goldenDifference struct {
+	lines      []string // the invocations
+	why        string
+	kubernetes string // a regular expression of what stands in the recording
+	pawl       string // what stands there instead
+}
+
+// noValues is why explain tells no values of enumerations.
+const noValues = "the documents are those of Kubernetes' source, to which its server adds the values of enumerations"
+
+// goldenDifferences is all that may differ from Kubernetes. It is to stay short:
+// what has no reason in Pawl's design is a fault.
+var goldenDifferences = []goldenDifference{
+	{
+		lines:      []string{"describe node n1", "describe node n2"},
+		why:        "Pawl does not serve Leases, which is another 404 than that of one Lease",
+		kubernetes: `leases\.coordination\.k8s\.io "n\d" not found`, pawl: "the server could not find the requested resource",
+	},
+	{
+		lines:      []string{"describe ns shop"},
+		why:        "Pawl has no quotas and no limit ranges, and kubectl is silent about kinds that a server does not have",
+		kubernetes: `\nNo resource quota\.\n\nNo LimitRange resource\.\n`,
+	},
+	{
+		lines:      []string{"get --raw /api"},
+		why:        "Pawl does not know by which address it is reached",
+		kubernetes: `"serverAddress":"127\.0\.0\.1:PORT"`, pawl: `"serverAddress":""`,
+	},
+	{
+		lines:      []string{"explain pods --output=plaintext-openapiv9"},
+		why:        "there is one format only: Pawl serves OpenAPI v3 and not v2",
+		kubernetes: `error: unrecognized format: .*\n`, pawl: "error: unknown flag: --output\nSee 'pawl explain --help' for usage.\n",
+	},
+	{
+		lines:      []string{"explain deploy.spec.strategy --recursive", "explain ns --recursive", "explain deployments.spec.template.spec.volumes.hostPath"},
+		why:        noValues,
+		kubernetes: ` *enum: .*\n`,
+	},
+	{
+		lines: []string{"explain svc.spec.type"}, why: noValues,
+		kubernetes: `ENUM:\n(    \w+\n)+`, pawl: "\n",
+	},
+	{
+		lines: []string{"explain svc.spec.type", "explain deployments.spec.template.spec.volumes.hostPath"}, why: noValues,
+		kubernetes: `    \n    Possible enum values:\n(    (\S| -).*\n)+`,
+	},
+}
+
+// differently is what Pawl is to print where Kubernetes prints s.
+func differently(t *testing.T, s story, used map[string]bool) story {
+	for _, d := range goldenDifferences {
+		for _, line := range d.lines {
+			if s.line != "$ kubectl "+line {
+				continue
+			}
+			used[line] = true
+			words := regexp.MustCompile(d.kubernetes)
+			if !words.MatchString(s.stdout) && !words.MatchString(s.stderr) {
+				t.Errorf("%s\nKubernetes does not print %s", line, d.kubernetes)
+			}
+			s.stdout, s.stderr = words.ReplaceAllString(s.stdout, d.pawl), words.ReplaceAllString(s.stderr, d.pawl)
+		}
+	}
+	return s
+}

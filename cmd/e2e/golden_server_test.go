@@ -1,0 +1,139 @@
+package e2e
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
+
+	"github.com/pawl-project/pawl/reconciler/access"
+	"github.com/pawl-project/pawl/reconciler/api"
+	"github.com/pawl-project/pawl/reconciler/api/cache"
+	"github.com/pawl-project/pawl/reconciler/api/stream"
+	"github.com/pawl-project/pawl/schema"
+	"github.com/pawl-project/pawl/schema/kv"
+)
+
+// A golden is Pawl's API over the objects of fixtures.yaml, and an environment
+// in which clients find it.
+type golden struct {
+	t     *testing.T
+	cache *cache.Cache
+	moved time.Duration // what was added to the fixtures' times
+	env   []string
+}
+
+// goldenUsers are known by their token, which is their name.
+var goldenUsers = map[string]access.User{
+	"admin":  {Name: "admin", Groups: []string{"system:masters", "system:authenticated"}, Role: access.Admin},
+	"viewer": {Name: "viewer", Groups: []string{"system:authenticated"}, Role: access.View},
+}
+
+func newGolden(t *testing.T) *golden {
+	g := &golden{t: t, cache: cache.New(cache.Options{}), moved: time.Since(goldenBase).Truncate(time.Second)}
+	g.load()
+	server := api.New(api.Options{
+		Cache: g.cache, RestartPod: g.restart, Repository: "http://127.0.0.1:7420/git/cluster.git", Branch: "main", Version: "0.0.0",
+		Streams: stream.New(stream.Options{Nodes: noNodes{}, Pod: g.pod}),
+	})
+	t.Cleanup(server.Close)
+	door := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, ok := goldenUsers[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
+		if !ok {
+			http.Error(w, "who are you?", http.StatusUnauthorized)
+			return
+		}
+		server.ServeHTTP(w, r.WithContext(access.WithUser(r.Context(), user)))
+	})
+	open, encrypted := httptest.NewServer(door), httptest.NewTLSServer(door)
+	t.Cleanup(open.Close)
+	t.Cleanup(encrypted.Close)
+	home := t.TempDir()
+	g.writeConfigs(home, open, encrypted)
+	g.env = g.environment(home)
+	return g
+}
+
+// load puts the fixtures into the cache, their times moved to now.
+func (g *golden) load() {
+	text, err := os.ReadFile(filepath.Join(goldenDir, "fixtures.yaml"))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	version := uint64(time.Now().Add(-time.Hour).UnixNano())
+	for i, doc := range strings.Split(moveTimes(string(text), g.moved), "\n---\n") {
+		var what corev1.Event // any type with a TypeMeta will do
+		if err := yaml.Unmarshal([]byte(doc), &what); err != nil {
+			g.t.Fatalf("fixture %d: %v", i, err)
+		}
+		info, ok := schema.LookupGVK(what.GroupVersionKind())
+		if !ok {
+			g.t.Fatalf("fixture %d: Pawl does not know a %s", i, what.Kind)
+		}
+		o := info.New()
+		if err := yaml.UnmarshalStrict([]byte(doc), o); err != nil {
+			g.t.Fatalf("fixture %d: %v", i, err)
+		}
+		version++
+		g.cache.Put(schema.KeyOf(o), o, version)
+	}
+}
+
+// writeConfigs writes what pawl and kubectl know the server by: contexts of both
+// users, the admin's is the current one. kubectl gets the server with TLS: over
+// plain HTTP it sends no token.
+func (g *golden) writeConfigs(home string, open, encrypted *httptest.Server) {
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: encrypted.Certificate().Raw})
+	var contexts, users, pairs string
+	for _, name := range []string{"admin", "viewer"} {
+		g.write(filepath.Join(home, name), name)
+		contexts += fmt.Sprintf("- {name: %s, server: %q, tokenFile: %q, nats: {url: \"\", credsFile: \"\"}}\n", name, open.URL, filepath.Join(home, name))
+		users += fmt.Sprintf("- {name: %s, user: {token: %s}}\n", name, name)
+		pairs += fmt.Sprintf("- {name: %s, context: {cluster: c, user: %s}}\n", name, name)
+	}
+	g.write(filepath.Join(home, "config", "pawl", "config.yaml"), "current: admin\ncontexts:\n"+contexts)
+	g.write(filepath.Join(home, "kubeconfig"), "apiVersion: v1\nkind: Config\ncurrent-context: admin\nclusters:\n"+
+		fmt.Sprintf("- {name: c, cluster: {server: %q, certificate-authority-data: %s}}\n", encrypted.URL, base64.StdEncoding.EncodeToString(ca))+"users:\n"+users+"contexts:\n"+pairs)
+}
+
+func (g *golden) write(path, text string) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		g.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+func (g *golden) pod(k schema.PodKey) (*corev1.Pod, bool) {
+	item, ok := g.cache.Get(schema.ObjectKey{Kind: schema.Pods, Namespace: k.Namespace, Name: k.Name})
+	if !ok {
+		return nil, false
+	}
+	return item.Object().(*corev1.Pod), true
+}
+
+// restart must not be reached: the invocations delete nothing.
+func (g *golden) restart(_ context.Context, p schema.PodKey, _ types.UID, _ *int64) (*corev1.Pod, error) {
+	g.t.Errorf("%s was deleted", p)
+	return nil, schema.ErrNotFound
+}
+
+// noNodes is a cluster none of whose nodes answers.
+type noNodes struct{}
+
+// Open implements stream.Dialer.
+func (noNodes) Open(_ context.Context, n schema.NodeName, _ kv.StreamRequest) (stream.Conn, error) {
+	return nil, fmt.Errorf("node %s does not answer: %w", n, schema.ErrUnavailable)
+}
