@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -54,12 +55,17 @@ func (k knocker) RoundTrip(r *http.Request) (*http.Response, error) {
 func (c *cluster) tell(w io.Writer, message string) {
 	if plain := c.door.failure(); plain != "" {
 		message = "pawl: " + plain
+	} else if lostConnection.MatchString(message) {
+		message = "pawl: the connection to " + c.door.server + " was lost"
 	}
 	message = strings.TrimRight(renamed(message), "\n")
 	if message != "" {
 		fmt.Fprintln(w, message)
 	}
 }
+
+// lostConnection is how errors look of streams whose other end vanished.
+var lostConnection = regexp.MustCompile(`^error: .*(unexpected EOF|close 1006|connection reset by peer|client connection lost)`)
 
 // failure says in one line why the server did not answer, or did not know who
 // asked; "" when it answered.

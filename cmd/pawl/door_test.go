@@ -14,7 +14,7 @@ import (
 // verbs is one command line for each way to the server.
 var verbs = []string{
 	"get pods", "get pods -w", "get --raw /x", "describe pod x", "logs x", "exec x -- ls", "events", "wait pod/x --for=delete", "rollout status deploy/x", "rollout history deploy/x",
-	"explain pods", "api-resources", "api-versions", "delete pod x", "auth can-i get pods", "auth whoami", "history", "why pod/x",
+	"explain pods", "api-resources", "api-versions", "delete pod x", "auth can-i get pods", "auth whoami", "history", "why pod/x", "blame pod/x",
 }
 
 // closed is the address of a server that was there.
@@ -45,6 +45,14 @@ func TestServerGoesAway(t *testing.T) {
 	d.pawl("get", "pods")
 	s.Close()
 	d.wants("get pods", "", "pawl: no answer from "+s.URL+" (connection refused). Is the cluster up? Start it with: pawld up\n", 1)
+}
+
+// TestServerDiesInTheMiddle cuts the answer short.
+func TestServerDiesInTheMiddle(t *testing.T) {
+	s := newServer(t)
+	s.on("GET /api/v1/namespaces/default/pods/p", `{"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "p", "namespace": "default"}, "spec": {"containers": [{"name": "main"}]}, "status": {"phase": "Running"}}`)
+	s.answers["GET /api/v1/namespaces/default/pods/p/log"] = answer{body: "one\n", header: map[string]string{"Content-Length": "100"}}
+	newDesk(t, s.URL).wants("logs p -f", "one\n", "unexpected EOF\npawl: the connection to "+s.URL+" was lost\n", 1)
 }
 
 func TestNotThisMachine(t *testing.T) {

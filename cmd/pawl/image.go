@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -30,7 +31,7 @@ then start without a registry. Run it as root on the node.`,
 		Example: `  pawl image import hello.tar
   docker save web:7 | pawl image import -`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, files []string) error {
+		RunE: interruptible(func(ctx context.Context, cmd *cobra.Command, files []string) error {
 			c, err := cl.context()
 			if err != nil {
 				return err
@@ -44,16 +45,16 @@ then start without a registry. Run it as root on the node.`,
 			}
 			defer importer.Close()
 			for _, f := range files {
-				if err := importFile(cmd, importer, f); err != nil {
+				if err := importFile(ctx, cmd, importer, f); err != nil {
 					return err
 				}
 			}
 			return nil
-		},
+		}),
 	}
 }
 
-func importFile(cmd *cobra.Command, importer *containerd.Importer, file string) error {
+func importFile(ctx context.Context, cmd *cobra.Command, importer *containerd.Importer, file string) error {
 	var in io.Reader = cmd.InOrStdin()
 	if file != "-" {
 		f, err := os.Open(file)
@@ -63,7 +64,7 @@ func importFile(cmd *cobra.Command, importer *containerd.Importer, file string) 
 		defer f.Close()
 		in = f
 	}
-	names, err := importer.ImportImage(cmd.Context(), in)
+	names, err := importer.ImportImage(ctx, in)
 	if err != nil {
 		return fmt.Errorf("import %s: %w", file, err)
 	}

@@ -5,8 +5,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
@@ -59,6 +62,16 @@ func run(args []string, s genericiooptions.IOStreams, env func(string) string) (
 		c.tell(s.ErrOut, message(err))
 	}
 	return 1
+}
+
+// interruptible lets a verb of Pawl's own clear away behind itself when it is
+// interrupted. kubectl's commands see to themselves, or simply end.
+func interruptible(run func(context.Context, *cobra.Command, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		return run(ctx, cmd, args)
+	}
 }
 
 func newRoot(c *cluster, s genericiooptions.IOStreams) *cobra.Command {

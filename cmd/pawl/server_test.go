@@ -45,9 +45,13 @@ const token = "sesame"
 func newServer(t *testing.T) *server {
 	t.Helper()
 	s := unstarted()
+	s.start(t)
+	return s
+}
+
+func (s *server) start(t testing.TB) {
 	s.Server = httptest.NewServer(s)
 	t.Cleanup(s.Close)
-	return s
 }
 
 func unstarted() *server {
@@ -141,12 +145,12 @@ func encoded(v any) string {
 
 // A desk is a person's machine: a home with a context for a server.
 type desk struct {
-	t    *testing.T
+	t    testing.TB
 	home string
 	env  map[string]string
 }
 
-func newDesk(t *testing.T, url string) *desk {
+func newDesk(t testing.TB, url string) *desk {
 	t.Helper()
 	home := t.TempDir()
 	d := &desk{t: t, home: home, env: map[string]string{"HOME": home}}

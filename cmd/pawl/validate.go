@@ -39,7 +39,7 @@ be accepted, 1 when it would be refused or the manifests could not be read.`,
   # For an editor or a bot
   pawl validate -o json`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: interruptible(func(ctx context.Context, cmd *cobra.Command, args []string) error {
 			if output != "" && output != "json" {
 				return fmt.Errorf("unknown output format %q, json is the only one", output)
 			}
@@ -47,8 +47,8 @@ be accepted, 1 when it would be refused or the manifests could not be read.`,
 			if len(args) == 1 {
 				path = args[0]
 			}
-			return validate(cmd.Context(), path, output, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
-		},
+			return validate(ctx, path, output, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		}),
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "print the verdict as json on standard output")
 	return cmd
