@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/distribution/reference"
@@ -64,6 +65,7 @@ func (w *worker) do(ctx, beside context.Context, want *corev1.Pod, seen pod.Seen
 	case pod.Start:
 		return w.startContainer(ctx, want, seen, act)
 	case pod.Signal:
+		w.tellStop(want, seen, act)
 		return w.signal(ctx, want, act)
 	case pod.Remove:
 		release, err := w.a.removals.take(ctx)
@@ -93,7 +95,7 @@ func (w *worker) do(ctx, beside context.Context, want *corev1.Pod, seen pod.Seen
 
 // note keeps or clears a failure, and says whether there was none.
 func (w *worker) note(f *pod.Failure, reason string, act pod.Action, err error) bool {
-	if err == nil || reason == "FailedRemove" && errors.Is(err, schema.ErrNotFound) {
+	if err == nil || gone(reason, err) {
 		if f.Count > 0 {
 			w.log.Info("succeeded after failures", "action", act.String(), "failures", f.Count)
 		}
@@ -101,6 +103,7 @@ func (w *worker) note(f *pod.Failure, reason string, act pod.Action, err error) 
 		return true
 	}
 	*f = failed(*f, reason, err, time.Second)
+	w.tellFailure(act, reason, err)
 	w.log.Warn("action failed", "action", act.String(), "failures", f.Count, "retry", f.RetryAt, "err", err)
 	return false
 }
@@ -130,7 +133,11 @@ func (w *worker) pull(ctx context.Context, want *corev1.Pod, act pod.PullImage) 
 	note := w.known.Containers[act.Container]
 	note.Image.Attempt, note.Image.Ready, note.Image.Pulling = act.Attempt, false, true
 	w.known.Containers[act.Container] = note
-	r := ImageRequest{Image: c.Image, Policy: c.ImagePullPolicy, Auth: w.a.objects.pullSecrets(want)}
+	var asked atomic.Bool
+	r := ImageRequest{Image: c.Image, Policy: c.ImagePullPolicy, Auth: w.a.objects.pullSecrets(want), Pulling: func() {
+		asked.Store(true)
+		w.say(act.Container, "Pulling", fmt.Sprintf("Pulling image %q", c.Image))
+	}}
 	w.beside.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, pullLimit)
 		defer cancel()
@@ -138,7 +145,7 @@ func (w *worker) pull(ctx context.Context, want *corev1.Pod, act pod.PullImage) 
 		if err == nil {
 			err = mayRun(want, c, img)
 		}
-		w.post(func(w *worker) { w.pulled(act, r, img, err) })
+		w.post(func(w *worker) { w.pulled(act, r, img, asked.Load(), err) })
 	})
 }
 
@@ -155,19 +162,22 @@ func (w *worker) image(ctx context.Context, r ImageRequest) (Image, error) {
 var errImageName = errors.New("invalid image name")
 
 // pulled keeps how a pull ended.
-func (w *worker) pulled(act pod.PullImage, r ImageRequest, img Image, err error) {
+func (w *worker) pulled(act pod.PullImage, r ImageRequest, img Image, asked bool, err error) {
 	note := w.known.Containers[act.Container]
 	note.Image.Pulling = false
 	switch {
 	case err == nil:
 		note.Image.Ready, note.Image.Failure = true, pod.Failure{}
 		w.images[act.Container] = img
+		w.tellPulled(act.Container, r.Image, img, asked)
 		if img.Pulled {
 			w.log.Info("pulled image", "container", act.Container, "image", r.Image, "took", img.Took, "bytes", img.Bytes)
 		}
 	case errors.Is(err, context.Canceled):
 	default:
-		note.Image.Failure = failed(note.Image.Failure, imageReason(r, err), err, pod.FirstPullPause)
+		reason := imageReason(r, err)
+		note.Image.Failure = failed(note.Image.Failure, reason, err, pod.FirstPullPause)
+		w.tellNoImage(act.Container, r, reason, err)
 		w.log.Warn("cannot have image", "container", act.Container, "image", r.Image, "retry", note.Image.Failure.RetryAt, "err", err)
 	}
 	w.known.Containers[act.Container] = note
@@ -211,6 +221,7 @@ func (w *worker) startContainer(ctx context.Context, want *corev1.Pod, seen pod.
 	if err != nil {
 		note.Start = failed(note.Start, pod.ReasonConfig, err, pod.FirstPullPause)
 		w.known.Containers[act.Container] = note
+		w.tellFailure(act, pod.ReasonConfig, err)
 		w.log.Warn("cannot configure container", "container", act.Container, "retry", note.Start.RetryAt, "err", err)
 		return true
 	}
@@ -222,6 +233,7 @@ func (w *worker) startContainer(ctx context.Context, want *corev1.Pod, seen pod.
 	c, err := w.a.cfg.Runtime.Start(ctx, *r)
 	note.Image = pod.ImageNote{} // asked for again before the next attempt: it may have been removed
 	if w.note(&note.Start, pod.ReasonCreate, act, err) {
+		w.tellStarted(act.Container, c)
 		w.log.Info("started container", "container", act.Container, "attempt", act.Attempt, "id", c.ID, "startError", c.StartError)
 	}
 	w.known.Containers[act.Container] = note

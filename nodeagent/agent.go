@@ -21,6 +21,7 @@ type agent struct {
 	disk     *disk
 	objects  *objects
 	reports  *reporter
+	news     *teller
 	starts   *slots
 	removals *slots
 	probe    probeFunc
@@ -46,6 +47,7 @@ func newAgent(cfg Config) (*agent, error) {
 		cfg: cfg, log: cfg.Logger, disk: d,
 		objects:  newObjects(),
 		reports:  newReporter(cfg.Node, cfg.Logger),
+		news:     newTeller(cfg.Node, cfg.Logger),
 		starts:   newSlots(cfg.StartsAtOnce),
 		removals: newSlots(2 * cfg.StartsAtOnce),
 		synced:   make(chan struct{}, 1),

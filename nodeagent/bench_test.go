@@ -50,6 +50,8 @@ func (c *counting) ReportPods(_ context.Context, reports []schema.PodReport) err
 
 func (c *counting) ReportNode(context.Context, *corev1.Node) error { return nil }
 
+func (c *counting) ReportEvents(context.Context, []corev1.Event) error { return nil }
+
 func (c *counting) wait(set map[types.UID]bool, n int) {
 	for {
 		c.mu.Lock()

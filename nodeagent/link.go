@@ -103,6 +103,15 @@ func (l *natsLink) ReportNode(ctx context.Context, n *corev1.Node) error {
 	return a.ReportNode(ctx, n)
 }
 
+// ReportEvents implements ControlPlane.
+func (l *natsLink) ReportEvents(ctx context.Context, events []corev1.Event) error {
+	a, err := l.current()
+	if err != nil {
+		return err
+	}
+	return a.ReportEvents(ctx, events)
+}
+
 // kvHandler hands on what comes by the store's protocol.
 type kvHandler struct{ h Handler }
 

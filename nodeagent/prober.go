@@ -142,6 +142,9 @@ func (r *probeRun) once(ctx context.Context) error {
 
 // tell counts a result and posts a verdict when its threshold is reached.
 func (r *probeRun) tell(err error) {
+	if err != nil {
+		r.w.warn(r.target.container.Name, "Unhealthy", fmt.Sprintf("%s probe failed: %v", r.key.kind, err))
+	}
 	if ok := err == nil; ok != r.success || r.count == 0 {
 		r.success, r.count = ok, 0
 	}

@@ -172,12 +172,13 @@ type control struct {
 	total    int // reports in all messages
 	history  []string
 	nodes    []*corev1.Node
-	down     error // why reports are not taken; nil: they are
+	events   map[string]corev1.Event // the newest count of each, by name
+	down     error                   // why reports are not taken; nil: they are
 	h        nodeagent.Handler
 }
 
 func newControl() *control {
-	return &control{assigned: map[schema.PodKey]schema.Assignment{}, reports: map[types.UID]schema.PodReport{}}
+	return &control{assigned: map[schema.PodKey]schema.Assignment{}, reports: map[types.UID]schema.PodReport{}, events: map[string]corev1.Event{}}
 }
 
 func (c *control) Run(ctx context.Context, h nodeagent.Handler) error {
@@ -228,6 +229,18 @@ func (c *control) ReportNode(_ context.Context, n *corev1.Node) error {
 		return c.down
 	}
 	c.nodes = append(c.nodes, n)
+	return nil
+}
+
+func (c *control) ReportEvents(_ context.Context, events []corev1.Event) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.down != nil {
+		return c.down
+	}
+	for _, e := range events {
+		c.events[e.Name] = e
+	}
 	return nil
 }
 

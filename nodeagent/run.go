@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -27,10 +28,12 @@ func (a *agent) run(parent context.Context) error {
 	if err := a.adopt(); err != nil {
 		return err
 	}
+	a.tellNode(corev1.EventTypeNormal, "Starting", "Starting nodeagent.")
 	g.Go(func() error { return a.cfg.Runtime.Watch(ctx, a.changed) })
 	if a.cfg.Link != nil {
 		g.Go(func() error { return a.cfg.Link.Run(ctx, a) })
 		g.Go(func() error { return a.reports.run(ctx, a.cfg.Link) })
+		g.Go(func() error { return a.news.run(ctx, a.cfg.Link) })
 		g.Go(func() error { return a.heartbeat(ctx) })
 		g.Go(func() error { return a.sweepRemnants(ctx) })
 	}

@@ -68,6 +68,9 @@ type ImageRequest struct {
 	Image  string            // as in the spec
 	Policy corev1.PullPolicy // never empty
 	Auth   []corev1.Secret   // imagePullSecrets that exist, of type dockerconfigjson or dockercfg
+	// Pulling is called before a registry is asked for the image, which is not done
+	// when the policy does not want it; nil: nobody wants to know.
+	Pulling func()
 }
 
 // Image is an image that is present on the node.
@@ -130,4 +133,7 @@ type ControlPlane interface {
 	ReportPods(ctx context.Context, reports []schema.PodReport) error
 	// ReportNode tells of the node itself, and is its heartbeat.
 	ReportNode(ctx context.Context, n *corev1.Node) error
+	// ReportEvents tells of what happened, at most a few hundred at a time. The
+	// gateway may drop what it is told.
+	ReportEvents(ctx context.Context, events []corev1.Event) error
 }

@@ -241,6 +241,7 @@ func (w *worker) record(want *corev1.Pod, now time.Time) bool {
 
 // report tells of the pod's status when it changed.
 func (w *worker) report(want *corev1.Pod, s corev1.PodStatus) {
+	w.tellAll(changed(want, w.known.Previous, s))
 	w.known.Previous = s
 	w.show(&s)
 	if w.unrecorded() || w.told == want && equality.Semantic.DeepEqual(*w.reported, s) {

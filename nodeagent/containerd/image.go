@@ -131,6 +131,9 @@ func (s *imageStore) present(ctx context.Context, name string, q nodeagent.Image
 			return nil, false, fmt.Errorf("not on this node, and imagePullPolicy is Never: %w", schema.ErrNotFound)
 		}
 	}
+	if q.Pulling != nil {
+		q.Pulling()
+	}
 	return s.pullOnce(ctx, name, q)
 }
 
