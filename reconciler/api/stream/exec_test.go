@@ -321,7 +321,7 @@ func TestCommandRefused(t *testing.T) {
 		{"no such container", "container=x", nil, 400, "container x is not valid for pod web"},
 		{"nothing open", "stdout=false", nil, 400, "you must specify at least 1 of stdin, stdout, stderr"},
 		{"on no node", "", func(g *rig) { g.pod.Spec.NodeName = "" }, 400, "pod web does not have a host assigned"},
-		{"node away", "", func(g *rig) { g.node.refuse = fmt.Errorf("node n1 is not connected: %w", schema.ErrUnavailable) }, 503, "node n1 is not connected: unavailable"},
+		{"node away", "", func(g *rig) { g.node.refuse = fmt.Errorf("node n1 is not connected: %w", schema.ErrUnavailable) }, 503, "node n1 is not connected"},
 		{"container not running", "", func(g *rig) {
 			g.node.refuse = kv.StreamErrorf(schema.ErrRefused, `container main of pod web is not running`)
 		}, 400, "container main of pod web is not running"},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -34,9 +35,17 @@ func nodeError(p *corev1.Pod, err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return apierrors.NewTimeoutError(fmt.Sprintf("node %s did not answer in time", p.Spec.NodeName), 0)
 	case errors.Is(err, schema.ErrUnavailable):
-		return apierrors.NewServiceUnavailable(text)
+		return apierrors.NewServiceUnavailable(unreachable(p.Spec.NodeName, text))
 	}
 	return apierrors.NewInternalError(errors.New(text))
+}
+
+// unreachable words what the way to the node says.
+func unreachable(node, text string) string {
+	if reason, ok := strings.CutPrefix(text, "stream to node "+node+": "); ok {
+		return "node " + node + " cannot be reached: " + reason
+	}
+	return text
 }
 
 // plainText is an error without the class that the other side gave it.
@@ -45,7 +54,7 @@ func plainText(err error) string {
 	if errors.As(err, &s) {
 		return s.Text
 	}
-	return err.Error()
+	return strings.TrimSuffix(err.Error(), ": "+schema.ErrUnavailable.Error())
 }
 
 // withText keeps an error's code and reason and says it in other words.
