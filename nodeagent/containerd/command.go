@@ -276,10 +276,10 @@ func (x *execution) openInput(ctx context.Context) (*os.File, error) {
 }
 
 // endInput lets the command see the end of its input. A terminal has none: there
-// it is the character that people type.
+// it is the character that people type, twice after a line that is not whole.
 func (x *execution) endInput(ctx context.Context, f *os.File) {
 	if x.TTY {
-		f.Write([]byte{4}) //nolint:errcheck // it may have ended
+		f.Write([]byte{4, 4}) //nolint:errcheck // it may have ended
 		return
 	}
 	f.Close()

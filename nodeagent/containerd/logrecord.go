@@ -94,8 +94,8 @@ func (f *lineFilter) take(p []byte) (used int, more bool, err error) {
 			f.add(rec, rec.whole)
 		}
 		used += i + 1
-		if len(f.buffer) >= flushAt {
-			if err := f.flush(); err != nil {
+		for len(f.buffer) >= flushAt {
+			if err := f.write(flushAt); err != nil {
 				return used, false, err
 			}
 		}
@@ -131,14 +131,17 @@ func (f *lineFilter) add(rec logRecord, newline bool) {
 	}
 }
 
+// flush writes what is there.
 func (f *lineFilter) flush() error {
 	if len(f.buffer) == 0 {
 		return nil
 	}
-	_, err := f.out.Write(f.buffer)
-	f.buffer = f.buffer[:0]
-	if cap(f.buffer) > 4*flushAt {
-		f.buffer = nil
-	}
+	return f.write(len(f.buffer))
+}
+
+// write writes the first n bytes of the buffer.
+func (f *lineFilter) write(n int) error {
+	_, err := f.out.Write(f.buffer[:n])
+	f.buffer = f.buffer[:copy(f.buffer, f.buffer[n:])]
 	return err
 }

@@ -19,7 +19,7 @@ const (
 	// windowMost and windowLeast bound what may be on its way in one direction of
 	// a stream, in bytes.
 	windowMost  = 512 << 10
-	windowLeast = 4 * (streamData + frameCost)
+	windowLeast = 2 * (streamData + frameCost)
 	// streamPing is how often each side says that it lives, and streamSilence
 	// after how long the other side is taken for dead.
 	streamPing    = 3 * time.Second

@@ -112,6 +112,17 @@ func TestStreamsAreBounded(t *testing.T) {
 	mustOpen(t, g.streams, "n2")
 }
 
+// All windows together stay below what a server keeps for a slow client.
+func TestWindowsFitTheServer(t *testing.T) {
+	total := 0
+	for n := range streamsMost {
+		total += windowOf(n + 1)
+	}
+	if total > 56<<20 {
+		t.Errorf("%d MiB may be on their way", total>>20)
+	}
+}
+
 // A node bounds its streams also when the control plane does not.
 func TestNodeBoundsItsStreams(t *testing.T) {
 	g := newStreamRig(t, nil)

@@ -16,10 +16,12 @@ import (
 const (
 	// streamsMost is how many streams there may be at a time, and streamsPerNode
 	// how many of one node.
-	streamsMost    = 1024
+	streamsMost    = 512
 	streamsPerNode = 128
-	// streamBudget is shared by the windows of one node's streams, in bytes, as
-	// far as windowLeast allows.
+	// streamBudget is shared by the windows of all streams, in bytes, as far as
+	// windowLeast allows: the more there are, the smaller is the next one's. So all
+	// of them together stay below the 64 MiB that a server with default settings
+	// keeps for a client that is slow to read, before it cuts it off.
 	streamBudget = 8 << 20
 	// openLimit bounds the wait for a node's answer to a request for a stream.
 	openLimit = 30 * time.Second
@@ -164,10 +166,13 @@ func (s *Streams) admit(n schema.NodeName, x *Stream) error {
 	}
 	s.open[x] = n
 	s.ofNode[n]++
-	x.window = min(max(streamBudget/s.ofNode[n], windowLeast), windowMost)
+	x.window = windowOf(len(s.open))
 	x.credit = x.window
 	return nil
 }
+
+// windowOf is the window of a stream that is one of n.
+func windowOf(n int) int { return min(max(streamBudget/n, windowLeast), windowMost) }
 
 func (s *Streams) forget(n schema.NodeName, x *Stream) {
 	s.mu.Lock()
