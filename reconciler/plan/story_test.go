@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"cmp"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -15,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 
@@ -109,6 +112,7 @@ type story struct {
 //	forget assignments           the assignments are lost
 //	double NAME n2               a fault: the pod is assigned to another node too
 //	keep on|off                  World.KeepAll
+//	restart NAME [grace=5] [uid=x]  the pod is ended by hand
 //	plan                         plans, writes and shows it
 //	pods                         shows the pods
 //
@@ -154,6 +158,8 @@ func (s *story) do(words []string) string {
 	case "keep":
 		s.c.w.KeepAll = words[1] == "on"
 		s.c.planner.KeepAll(s.c.w.KeepAll)
+	case "restart":
+		return s.restart(words[1], args)
 	case "plan":
 		return s.plan()
 	case "pods":
@@ -180,6 +186,27 @@ func (s *story) plan() string {
 		out += "settled\n"
 	}
 	return out
+}
+
+func (s *story) restart(name string, args map[string]string) string {
+	var grace *int64
+	if g, ok := args["grace"]; ok {
+		n, err := strconv.ParseInt(g, 10, 64)
+		must(s.t, n, err)
+		grace = &n
+	}
+	k := schema.PodKey{Namespace: "default", Name: name}
+	changes, p, err := s.c.planner.Restart(k, types.UID(args["uid"]), grace, "by hand", s.c.now)
+	if err != nil {
+		for _, class := range []error{schema.ErrNotFound, schema.ErrConflict, schema.ErrRefused} {
+			if errors.Is(err, class) {
+				return class.Error()
+			}
+		}
+		s.t.Fatal(err)
+	}
+	s.c.apply(changes)
+	return fmt.Sprintf("%sends within %ds, on node %q, %s", describe(changes), *p.DeletionGracePeriodSeconds, p.Spec.NodeName, cmp.Or(string(p.Status.Phase), "no status"))
 }
 
 func (s *story) pods() string {
