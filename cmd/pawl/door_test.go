@@ -51,7 +51,7 @@ func TestServerGoesAway(t *testing.T) {
 func TestServerDiesInTheMiddle(t *testing.T) {
 	s := newServer(t)
 	s.on("GET /api/v1/namespaces/default/pods/p", `{"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "p", "namespace": "default"}, "spec": {"containers": [{"name": "main"}]}, "status": {"phase": "Running"}}`)
-	s.answers["GET /api/v1/namespaces/default/pods/p/log"] = answer{body: "one\n", header: map[string]string{"Content-Length": "100"}}
+	s.answer("GET /api/v1/namespaces/default/pods/p/log", answer{body: "one\n", header: map[string]string{"Content-Length": "100"}})
 	newDesk(t, s.URL).wants("logs p -f", "one\n", "unexpected EOF\npawl: the connection to "+s.URL+" was lost\n", 1)
 }
 

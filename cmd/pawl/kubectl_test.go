@@ -152,10 +152,10 @@ func TestServersRefusalsArePrintedAsKubectlDoes(t *testing.T) {
 func TestWarningsOfTheServer(t *testing.T) {
 	s := newServer(t)
 	d := newDesk(t, s.URL)
-	s.answers["DELETE /api/v1/namespaces/default/pods/p"] = answer{
+	s.answer("DELETE /api/v1/namespaces/default/pods/p", answer{
 		body:   `{"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "p", "namespace": "default", "uid": "u"}}`,
 		header: map[string]string{"Warning": `299 - "p comes back: p.yaml has it"`},
-	}
+	})
 	d.wants("delete pod p --wait=false", "pod \"p\" deleted from default namespace\n", "Warning: p comes back: p.yaml has it\n", 0)
 }
 

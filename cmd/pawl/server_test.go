@@ -85,10 +85,16 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // on sets the answer to a method and path.
-func (s *server) on(request, body string) { s.answers[request] = answer{body: body} }
+func (s *server) on(request, body string) { s.answer(request, answer{body: body}) }
+
+func (s *server) answer(request string, a answer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answers[request] = a
+}
 
 func (s *server) refuse(request string, code int, reason metav1.StatusReason, message string) {
-	s.answers[request] = answer{status: code, body: status(code, reason, message)}
+	s.answer(request, answer{status: code, body: status(code, reason, message)})
 }
 
 // forget returns what was asked since it was last called.
