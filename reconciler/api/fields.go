@@ -33,9 +33,13 @@ func notKnown(label string) error {
 	return fmt.Errorf("%q is not a known field selector: only \"metadata.name\", \"metadata.namespace\"", label)
 }
 
-// fieldsFor returns the fields of a kind: every kind has its name and namespace.
+// fieldsFor returns the fields of a kind: every kind has its name, and its
+// namespace when it stands in one.
 func fieldsFor(kind schema.Kind) fieldTable {
 	t := fieldTable{fields: map[string]fieldOf{"metadata.name": metaName, "metadata.namespace": metaNamespace}, refused: notKnown}
+	if info, ok := schema.LookupKind(kind); ok && !info.Namespaced {
+		delete(t.fields, "metadata.namespace")
+	}
 	more, ok := moreFields[kind]
 	if !ok {
 		return t

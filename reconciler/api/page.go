@@ -100,7 +100,7 @@ func (q *request) moment(o listOptions) ([]*cache.Item, uint64, error) {
 	if o.ResourceVersionMatch == metav1.ResourceVersionMatchExact {
 		items, err := q.at(o.version)
 		if errors.Is(err, cache.ErrGone) {
-			err = apierrors.NewResourceExpired(fmt.Sprintf("The resourceVersion for the provided list is too old: %d", o.version))
+			err = apierrors.NewResourceExpired("The resourceVersion for the provided list is too old.")
 		}
 		return items, o.version, err
 	}
