@@ -255,7 +255,8 @@ func (l *logReader) next(ctx context.Context) (more, moved bool, err error) {
 }
 
 // grown says whether there is more in the file that is being read, or looks for
-// those that came after it.
+// those that came after it. Who reads so slowly that a file is dropped before it
+// was opened goes on with the oldest there is: the container does not wait.
 func (l *logReader) grown() (bool, error) {
 	if len(l.files) == 0 {
 		err := l.open()
