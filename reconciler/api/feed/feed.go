@@ -63,7 +63,7 @@ func New(o Options) *Feed {
 	return &Feed{
 		Options: o, nodes: map[schema.PodKey][]schema.NodeName{}, bare: map[schema.ObjectKey]bool{},
 		spaces: map[string]*space{}, first: map[schema.ObjectKey]bool{},
-		losses: losses{waiting: map[schema.ObjectKey]time.Time{}, gone: map[schema.ObjectKey]bool{}},
+		losses: losses{grace: lossGrace, waiting: map[schema.ObjectKey]time.Time{}, gone: map[schema.ObjectKey]bool{}},
 	}
 }
 
@@ -79,7 +79,7 @@ func (f *Feed) Run(ctx context.Context) error {
 	defer n.close()
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
-	grace := time.NewTimer(lossGrace)
+	grace := time.NewTimer(f.patience(time.Now()))
 	defer grace.Stop()
 	for {
 		select {

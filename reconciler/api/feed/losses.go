@@ -14,6 +14,7 @@ const lossGrace = 30 * time.Second
 
 // losses is the objects of which the store has lost a key.
 type losses struct {
+	grace   time.Duration
 	waiting map[schema.ObjectKey]time.Time // left as they are until then
 	gone    map[schema.ObjectKey]bool      // that time has passed
 }
@@ -31,7 +32,7 @@ func (f *Feed) waitsForLost(k schema.ObjectKey, now time.Time) bool {
 	}
 	until, known := f.waiting[k]
 	if !known {
-		until = now.Add(lossGrace)
+		until = now.Add(f.grace)
 		f.waiting[k] = until
 	}
 	if now.Before(until) {
