@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
-	"github.com/pawl-project/pawl/cmd/pawl/untranslated"
+	"github.com/pawl-project/pawl/cmd/pawl/quickstart"
 )
 
 const podTable = `{"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": "7"},
@@ -95,6 +95,20 @@ func TestEveryTextSaysPawl(t *testing.T) {
 	}
 }
 
+func TestRenamed(t *testing.T) {
+	for text, want := range map[string]string{
+		"See 'kubectl auth can-i -h'":                            "See 'pawl auth can-i -h'",
+		"kubectl get\n\tkubectl logs":                            "pawl get\n\tpawl logs",
+		"the kubectl.kubernetes.io/default-container annotation": "the kubectl.kubernetes.io/default-container annotation",
+		"[https://kubernetes.io/kubectl/kubectl-x], or kubectl":  "[https://kubernetes.io/kubectl/kubectl-x], or pawl",
+		"nothing to say": "nothing to say",
+	} {
+		if got := renamed(text); got != want {
+			t.Errorf("%q becomes %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestNoFlagThatNothingHonours(t *testing.T) {
 	gone := []string{
 		"kubeconfig", "cluster", "user", "as", "as-uid", "as-group", "username", "password", "cache-dir", "kustomize", "cascade", "kuberc",
@@ -132,7 +146,7 @@ func TestCommandsThereAre(t *testing.T) {
 }
 
 func TestTranslationsStayUnread(t *testing.T) {
-	if !untranslated.InTime() {
+	if !quickstart.Untranslated() {
 		t.Error("kubectl's packages translated a text before they were kept from it")
 	}
 }

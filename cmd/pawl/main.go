@@ -15,7 +15,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 
-	_ "github.com/pawl-project/pawl/cmd/pawl/untranslated"
+	_ "github.com/pawl-project/pawl/cmd/pawl/quickstart"
 	"github.com/pawl-project/pawl/schema/manifest"
 )
 

@@ -148,18 +148,34 @@ var replacements = strings.NewReplacer(
 	"  Uses the transport specified by the kubeconfig file.", "",
 )
 
-// kubectlName finds the program's name in a text, and what looks like it: pages
-// of kubernetes.io and annotations, which are called that whoever asks.
-var kubectlName = regexp.MustCompile(`\S*kubernetes\.io\S*|kubectl`)
-
-// renamed is a text of kubectl's in which the program is called pawl.
+// renamed is a text of kubectl's in which the program is called pawl. Pages of
+// kubernetes.io and annotations keep their names, whoever asks.
 func renamed(text string) string {
-	return kubectlName.ReplaceAllStringFunc(replacements.Replace(text), func(found string) string {
-		if found == "kubectl" {
-			return "pawl"
+	const old = "kubectl"
+	if !strings.Contains(text, old) && !strings.Contains(text, "kubeconfig") {
+		return text // as nearly all are; this is done at each start
+	}
+	text = replacements.Replace(text)
+	var b strings.Builder
+	for {
+		i := strings.Index(text, old)
+		if i < 0 {
+			b.WriteString(text)
+			return b.String()
 		}
-		return found
-	})
+		from := strings.LastIndexAny(text[:i], " \n\t") + 1
+		to := strings.IndexAny(text[i:], " \n\t")
+		if to < 0 {
+			to = len(text) - i
+		}
+		if strings.Contains(text[from:i+to], "kubernetes.io") {
+			b.WriteString(text[:i+to])
+			text = text[i+to:]
+			continue
+		}
+		b.WriteString(text[:i] + "pawl")
+		text = text[i+len(old):]
+	}
 }
 
 // oneOf says that an output format is none of those that a verb has.
