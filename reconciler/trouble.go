@@ -49,5 +49,8 @@ func (l *loop) ready() error {
 	if err := l.views.ready(); err != nil {
 		return err
 	}
+	if err := l.store.Trouble(); err != nil {
+		return err
+	}
 	return l.trouble.lasting(time.Now())
 }

@@ -65,6 +65,7 @@ func (s *Store) Commit(ctx context.Context, writes []Write) ([]uint64, error) {
 		} else {
 			err = s.commitEach(ctx, writes, group, revisions)
 		}
+		s.troubles.note(writes[group[0]].Bucket, err, time.Now())
 		if err != nil {
 			s.noteMissing(writes[group[0]].Bucket, err)
 			return revisions, err
@@ -79,7 +80,9 @@ func (s *Store) CommitEach(ctx context.Context, writes []Write) ([]uint64, error
 	revisions := make([]uint64, len(writes))
 	var errs []error
 	for _, group := range groups(writes) {
-		if err := s.commitEach(ctx, writes, group, revisions); err != nil {
+		err := s.commitEach(ctx, writes, group, revisions)
+		s.troubles.note(writes[group[0]].Bucket, err, time.Now())
+		if err != nil {
 			s.noteMissing(writes[group[0]].Bucket, err)
 			errs = append(errs, err)
 		}

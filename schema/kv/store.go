@@ -40,6 +40,8 @@ type Store struct {
 	markers markers
 	ttl     time.Duration // of delete markers
 
+	troubles troubles
+
 	mu      sync.Mutex
 	missing map[chan struct{}]Bucket // to be told when a bucket is found to be gone
 }
