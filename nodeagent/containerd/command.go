@@ -60,7 +60,7 @@ type execution struct {
 	base string // of its FIFOs' paths
 
 	// How it is ended when its context is: hangUp to its session, and KILL after
-	// grace; zero: KILL at once, to the command alone.
+	// grace; zero: KILL at once.
 	hangUp unix.Signal
 	grace  time.Duration
 
@@ -341,8 +341,8 @@ func (x *execution) end() error {
 			}
 		})
 		x.hang(ended)
-		_, err = service.Kill(ctx, &tasks.KillRequest{ContainerID: x.rec.ID, ExecID: x.exec, Signal: uint32(unix.SIGKILL)})
 		x.killSession()
+		_, err = service.Kill(ctx, &tasks.KillRequest{ContainerID: x.rec.ID, ExecID: x.exec, Signal: uint32(unix.SIGKILL)})
 		if err = errgrpc.ToNative(err); err != nil && !finished(err) {
 			cancel()
 			waiting.Wait()

@@ -211,6 +211,18 @@ func TestCommandEndsWithItsClient(t *testing.T) {
 	g.asBefore(t, before)
 }
 
+// A probe that takes too long leaves nothing running.
+func TestExecThatTakesTooLong(t *testing.T) {
+	g := newRig(t)
+	p, id := g.running("shell")
+	ctx, cancel := context.WithTimeout(g.ctx, 200*time.Millisecond)
+	defer cancel()
+	if _, _, err := g.rt.Exec(ctx, id, sh("sleep 8001 & sleep 8002; true")); err == nil {
+		t.Error("it ended well")
+	}
+	eventually(t, "nothing of it is left", func() bool { return len(g.commandsIn(id)) == 0 && len(g.execFIFOs(p)) == 0 })
+}
+
 // signalling tells of the first output, and then takes no more until ctx is done.
 type signalling struct {
 	once sync.Once

@@ -20,7 +20,7 @@ const maxExecOutput = 10 << 10
 // and returns its exit code and the first 10 KiB of what it wrote to standard
 // output and error. A command that cannot be started is an error wrapping
 // schema.ErrRefused; a container that does not run, schema.ErrNotFound. When ctx
-// is done the command is killed.
+// is done the command is killed, with all of its session.
 func (r *Runtime) Exec(ctx context.Context, id string, argv []string) (int, []byte, error) {
 	kept := &firstOutput{}
 	x, err := r.newExecution(ctx, id, nodeagent.Command{Argv: argv, Stdout: kept, Stderr: kept})

@@ -60,7 +60,7 @@ func (p seenProcess) lives() bool {
 
 // killSession kills what is left of the command's session.
 func (x *execution) killSession() {
-	if x.grace == 0 || x.pid == 0 {
+	if x.pid == 0 {
 		return
 	}
 	known := map[int]bool{}
