@@ -36,6 +36,9 @@ func revisionRow(r *schema.RevisionObject, now time.Time) []any {
 
 func changes(s *schema.RevisionStatus) string {
 	if s.Result == schema.RevisionRefused {
+		if len(s.Faults) == 1 {
+			return "1 fault"
+		}
 		return fmt.Sprintf("%d faults", len(s.Faults))
 	}
 	return fmt.Sprintf("+%d ~%d -%d", len(s.Created), len(s.Changed), len(s.Removed))

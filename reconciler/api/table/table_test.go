@@ -116,6 +116,9 @@ func TestRevisions(t *testing.T) {
 			Subject: "Oops", Result: schema.RevisionRefused,
 			Faults: []schema.Fault{{File: "web.yaml", Line: 3, Column: 5, Problem: "no"}, {File: "db.yaml", Problem: "neither"}},
 		}, `["0123456789","Ada","3h5m","Refused","2 faults","-","Oops","web.yaml:3:5: no; db.yaml: neither","0123456789abcdef"]`},
+		{"refused for one reason", schema.RevisionRecord{
+			Subject: "Oops", Result: schema.RevisionRefused, Faults: []schema.Fault{{File: "web.yaml", Problem: "no"}},
+		}, `["0123456789","Ada","3h5m","Refused","1 fault","-","Oops","web.yaml: no","0123456789abcdef"]`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.record.Commit, c.record.Author, c.record.Seen = "0123456789abcdef", "Ada", seen
