@@ -2,6 +2,7 @@ package api
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -120,7 +121,7 @@ func readEvent(in *bufio.Reader, accept string) error {
 	if accept != string(protoMedia) {
 		for {
 			_, err := in.ReadSlice('\n')
-			if err != bufio.ErrBufferFull {
+			if !errors.Is(err, bufio.ErrBufferFull) {
 				return err
 			}
 		}

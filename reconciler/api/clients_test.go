@@ -106,7 +106,6 @@ func TestTypedClientReadsAndDeletes(t *testing.T) {
 type mirror struct {
 	mu     sync.Mutex
 	values map[string]string
-	faults []string
 }
 
 func (m *mirror) OnAdd(o any, _ bool) { m.set(o) }

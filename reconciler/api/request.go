@@ -3,7 +3,6 @@ package api
 import (
 	"errors"
 	"net/http"
-	"net/url"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -14,13 +13,12 @@ import (
 // A request is one for a resource, understood and allowed.
 type request struct {
 	*Server
-	w     *recorder
-	r     *http.Request
-	res   *resource
-	t     target
-	verb  string // in Kubernetes' terms: get, list, watch, create …
-	user  access.User
-	query url.Values // read once, when the verb needs it
+	w    *recorder
+	r    *http.Request
+	res  *resource
+	t    target
+	verb string // in Kubernetes' terms: get, list, watch, create …
+	user access.User
 }
 
 func objectKey(kind schema.Kind, namespace, name string) schema.ObjectKey {

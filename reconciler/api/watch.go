@@ -57,7 +57,9 @@ func (q *request) watch() {
 	ctx, cancel := context.WithTimeout(q.r.Context(), watchFor(o.TimeoutSeconds))
 	defer cancel()
 	defer context.AfterFunc(q.open, cancel)()
-	l := &listener{request: q, form: f, include: include, options: o, out: bufio.NewWriterSize(q.w, 4<<10), flusher: http.NewResponseController(q.w)}
+	connection := http.NewResponseController(q.w)
+	out := bufio.NewWriterSize(bounded{q.w, connection}, 4<<10)
+	l := &listener{request: q, form: f, include: include, options: o, out: out, connection: connection}
 	l.begin()
 	l.run(ctx)
 }
@@ -73,12 +75,12 @@ func watchFor(seconds *int64) time.Duration {
 // A listener is one caller of a watch.
 type listener struct {
 	*request
-	form    form
-	include metav1.IncludeObjectPolicy
-	options listOptions
-	out     *bufio.Writer
-	flusher *http.ResponseController
-	headed  bool // a Table's headers have been sent
+	form       form
+	include    metav1.IncludeObjectPolicy
+	options    listOptions
+	out        *bufio.Writer
+	connection *http.ResponseController
+	headed     bool // a Table's headers have been sent
 }
 
 // begin sends the answer's header, so that the caller knows the watch stands.
@@ -90,13 +92,32 @@ func (l *listener) begin() {
 	l.w.Header().Set("Content-Type", kind)
 	l.w.Header().Set("Cache-Control", "no-cache, private")
 	l.w.WriteHeader(http.StatusOK)
-	l.flush()
+	_ = l.flush() // that the caller has gone shows at the next one
 }
 
-// flush sends what is gathered. That the caller has gone shows in its context.
-func (l *listener) flush() {
-	_ = l.out.Flush()
-	_ = l.flusher.Flush()
+// takes is how long a caller may take to read what was sent, before it is cut
+// off: its goroutine and its connection are not kept for ever.
+const takes = 30 * time.Second
+
+// A bounded writer gives each write its time.
+type bounded struct {
+	http.ResponseWriter
+	connection *http.ResponseController
+}
+
+// Write implements io.Writer.
+func (w bounded) Write(b []byte) (int, error) {
+	// A writer without deadlines, as in tests, does without.
+	_ = w.connection.SetWriteDeadline(time.Now().Add(takes))
+	return w.ResponseWriter.Write(b)
+}
+
+// flush sends what is gathered.
+func (l *listener) flush() error {
+	if err := l.out.Flush(); err != nil {
+		return err
+	}
+	return l.connection.Flush()
 }
 
 func (l *listener) run(ctx context.Context) {
@@ -110,7 +131,8 @@ func (l *listener) run(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		l.sendError(err)
 	}
-	l.flush()
+	_ = l.flush()                                  // nobody is left to tell when the caller has gone
+	_ = l.connection.SetWriteDeadline(time.Time{}) // the connection may carry further requests
 }
 
 // initial sends what is there already, if the caller is to have it, and returns
@@ -131,7 +153,15 @@ func (l *listener) initial() (uint64, error) {
 		if !l.options.filter.matches(i.Object()) {
 			continue
 		}
-		if err := l.tell(watch.Added, i); err != nil {
+		o, err := l.res.object(i)
+		if err != nil {
+			return 0, err
+		}
+		text, err := l.frameOf(watch.Added, o, i) // not kept: others begin at other times
+		if err == nil {
+			err = l.write(text)
+		}
+		if err != nil {
 			return 0, err
 		}
 	}
@@ -140,8 +170,7 @@ func (l *listener) initial() (uint64, error) {
 			return 0, err
 		}
 	}
-	l.flush()
-	return version, nil
+	return version, l.flush()
 }
 
 // follow sends events after a version until ctx is done.
@@ -175,7 +204,9 @@ func (l *listener) send(ctx context.Context, w *cache.Watcher) error {
 		if err == nil {
 			err = l.rest(w) // what came meanwhile goes with it in one piece
 		}
-		l.flush()
+		if err == nil {
+			err = l.flush()
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -219,8 +250,7 @@ func (l *listener) pass(w *cache.Watcher) error {
 	if err := l.bookmark(w.Version(), nil); err != nil {
 		return err
 	}
-	l.flush()
-	return nil
+	return l.flush()
 }
 
 func jitter(d time.Duration) time.Duration { return d - rand.N(d/8) }

@@ -31,8 +31,8 @@ type Handler struct {
 }
 
 type document struct {
-	zipped []byte // shared with the binary: it costs no memory until it is read
-	hash   string // of zipped; part of the address, so that clients may keep it for good
+	file string // in documents, from where it is read each time: that is seldom
+	hash string // of the file; part of the address, so that clients may keep it for good
 }
 
 // New returns a Handler. It panics when the embedded documents cannot be read,
@@ -50,12 +50,13 @@ func New() *Handler {
 		Paths map[string]address `json:"paths"`
 	}{map[string]address{}}
 	for _, e := range entries {
-		zipped, err := documents.ReadFile("documents/" + e.Name())
+		file := "documents/" + e.Name()
+		zipped, err := documents.ReadFile(file)
 		if err != nil {
 			panic(err)
 		}
 		path := strings.ReplaceAll(strings.TrimSuffix(e.Name(), ".json.gz"), "__", "/")
-		d := document{zipped: zipped, hash: fmt.Sprintf("%X", sha512.Sum512(zipped))}
+		d := document{file: file, hash: fmt.Sprintf("%X", sha512.Sum512(zipped))}
 		h.files[path] = d
 		index.Paths[path] = address{"/openapi/v3/" + path + "?hash=" + d.hash}
 	}
@@ -101,13 +102,18 @@ func (d document) serve(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
+	zipped, err := documents.ReadFile(d.file)
+	if err != nil {
+		http.Error(w, "the document is missing", http.StatusInternalServerError)
+		return
+	}
 	w.Header().Add("Vary", "Accept-Encoding")
 	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
 		w.Header().Set("Content-Encoding", "gzip")
-		write(w, r, d.zipped)
+		write(w, r, zipped)
 		return
 	}
-	z, err := gzip.NewReader(bytes.NewReader(d.zipped))
+	z, err := gzip.NewReader(bytes.NewReader(zipped))
 	if err != nil {
 		http.Error(w, "the document is damaged", http.StatusInternalServerError)
 		return
