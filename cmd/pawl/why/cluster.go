@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -39,20 +40,47 @@ func (e explainer) silent(name string) *Finding {
 	return nil
 }
 
-// event is the newest event of a pod with a reason and a message that fits.
-func (e explainer) event(p *corev1.Pod, reason string, fits func(message string) bool) *corev1.Event {
-	var newest *corev1.Event
+// events are a pod's, of a reason.
+func (e explainer) events(p *corev1.Pod, reason string) (out []*corev1.Event) {
 	for i := range e.w.Events {
 		ev := &e.w.Events[i]
 		about := ev.InvolvedObject
-		if about.Kind != "Pod" || about.Name != p.Name || about.Namespace != p.Namespace || about.UID != "" && about.UID != p.UID {
-			continue
-		}
-		if ev.Reason == reason && fits(ev.Message) && (newest == nil || lastTime(ev).After(lastTime(newest))) {
-			newest = ev
+		if ev.Reason == reason && about.Kind == "Pod" && about.Name == p.Name && about.Namespace == p.Namespace && (about.UID == "" || about.UID == p.UID) {
+			out = append(out, ev)
 		}
 	}
-	return newest
+	return out
+}
+
+// newest is the event of a pod and a reason that was seen last; nil: there is none.
+func (e explainer) newest(p *corev1.Pod, reason string) *corev1.Event {
+	all := e.events(p, reason)
+	if len(all) == 0 {
+		return nil
+	}
+	return slices.MaxFunc(all, func(a, b *corev1.Event) int { return lastTime(a).Compare(lastTime(b)) })
+}
+
+// failures counts the events of a pod that tell of one failure, however the
+// message goes on, and says when it was seen first and last.
+func (e explainer) failures(p *corev1.Pod, message string) (n int, first, last time.Time) {
+	for _, ev := range e.events(p, "Failed") {
+		if !strings.HasPrefix(ev.Message, message) {
+			continue
+		}
+		begun, seen := ev.FirstTimestamp.Time, lastTime(ev)
+		if begun.IsZero() {
+			begun = seen
+		}
+		if n == 0 || begun.Before(first) {
+			first = begun
+		}
+		if seen.After(last) {
+			last = seen
+		}
+		n += max(int(ev.Count), 1)
+	}
+	return n, first, last
 }
 
 // lastTime is when an event was last seen, whichever of its fields says so.

@@ -3,6 +3,7 @@ package why
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -86,18 +87,25 @@ func (e explainer) waiting(p *corev1.Pod, s corev1.ContainerStatus, f *Finding) 
 	}
 }
 
-// pull: how often a pull failed, and when, stands in the pod's events only.
+// pull: how often a pull failed, and when last, stands in the pod's events only.
+// The agent makes each pause up to a fifth longer, at random.
 func (e explainer) pull(p *corev1.Pod, s corev1.ContainerStatus, f *Finding) {
 	f.Remedy = "is the image's name right, and may this node pull it? Without a registry: pawl image import FILE"
-	failed := e.event(p, "Failed", func(message string) bool { return strings.Contains(message, "Failed to pull image \""+s.Image+"\"") })
-	if failed == nil {
+	image := s.Image
+	for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
+		if c.Name == s.Name {
+			image = c.Image
+		}
+	}
+	failures, first, last := e.failures(p, fmt.Sprintf("Failed to pull image %q", image))
+	if failures == 0 {
 		return
 	}
-	f.Since = at(failed.FirstTimestamp)
-	last := lastTime(failed)
-	next := last.Add(doubled(max(int(failed.Count), 1) - 1))
-	if !last.IsZero() && next.After(e.now) {
-		f.NextTry = &next
+	f.Since = &first
+	pause := doubled(failures - 1)
+	if e.now.Before(last.Add(pause + pause/5)) {
+		next := last.Add(pause + pause/10)
+		f.NextTry, f.About = &next, true
 	}
 }
 
@@ -147,7 +155,7 @@ func (e explainer) crashed(p *corev1.Pod, s corev1.ContainerStatus, f *Finding) 
 
 // probed: the newest word of a probe that failed.
 func (e explainer) probed(p *corev1.Pod, s corev1.ContainerStatus, f *Finding) {
-	if ev := e.event(p, "Unhealthy", func(string) bool { return true }); ev != nil {
+	if ev := e.newest(p, "Unhealthy"); ev != nil {
 		f.Detail = ev.Message
 		f.Remedy = "see what it says: pawl logs " + p.Name + inNamespace(p.Namespace) + " -c " + s.Name
 		return

@@ -54,6 +54,7 @@ type Finding struct {
 	State   string     `json:"state"`             // "2 of 3 available"
 	Since   *time.Time `json:"since,omitempty"`   // nil: nobody says
 	NextTry *time.Time `json:"nextTry,omitempty"` // nil: nobody says, or there is none
+	About   bool       `json:"about,omitempty"`   // NextTry is, within a tenth of the pause
 	Detail  string     `json:"detail,omitempty"`  // in the words of whoever found it
 	Remedy  string     `json:"remedy,omitempty"`  // what a person can do; "" when nothing is obvious
 	More    int        `json:"more,omitempty"`    // this many others of its kind say the same

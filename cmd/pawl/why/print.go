@@ -45,10 +45,13 @@ func (f Finding) line(now time.Time) string {
 		b.WriteString(since(f, now))
 	}
 	if f.NextTry != nil {
-		if left := f.NextTry.Sub(now); left > 0 {
-			b.WriteString(", next try in " + human(left))
-		} else {
+		switch left := f.NextTry.Sub(now); {
+		case left <= 0:
 			b.WriteString(", next try now")
+		case f.About:
+			b.WriteString(", next try in about " + human(left))
+		default:
+			b.WriteString(", next try in " + human(left))
 		}
 	}
 	if f.More > 0 {
