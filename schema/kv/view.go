@@ -42,6 +42,7 @@ type View[T any] struct {
 	whole   bool
 	lost    map[string]struct{} // vanished without having been deleted
 	losses  uint64
+	since   time.Time // when the bucket was made
 	changes map[*Changes]struct{}
 }
 
@@ -327,11 +328,37 @@ func (v *View[T]) open(ctx context.Context) (jetstream.KeyWatcher, error) {
 	if err != nil {
 		return nil, unavailable(fmt.Errorf("open %s: %w", v.bucket, err))
 	}
+	if err := v.noteSince(limited, bucket); err != nil {
+		return nil, unavailable(fmt.Errorf("open %s: %w", v.bucket, err))
+	}
 	w, err := bucket.WatchAll(ctx)
 	if err != nil {
 		return nil, unavailable(fmt.Errorf("watch %s: %w", v.bucket, err))
 	}
 	return w, nil
+}
+
+func (v *View[T]) noteSince(ctx context.Context, bucket jetstream.KeyValue) error {
+	status, err := bucket.Status(ctx)
+	if err != nil {
+		return err
+	}
+	s, ok := status.(*jetstream.KeyValueBucketStatus)
+	if !ok {
+		return fmt.Errorf("status of a bucket is a %T", status)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.since = s.StreamInfo().Created
+	return nil
+}
+
+// Since is when the bucket was made, by the server's clock; zero until the view
+// was whole for the first time.
+func (v *View[T]) Since() time.Time {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.since
 }
 
 // drain ends a watch and takes what it still wants to say, without which its

@@ -241,7 +241,6 @@ func (f *Feed) begin(n news, now time.Time) bool {
 			spaces[k.Name] = true
 		}
 	}
-	delete(spaces, "")
 	for name := range spaces {
 		if a, _ := f.namespace(name); a.object != nil {
 			answers = append(answers, a)
@@ -289,7 +288,7 @@ func (f *Feed) step(n news, now time.Time) {
 		if a, ok := f.compose(k); ok {
 			answers = append(answers, a)
 			if holdsNamespace(k) {
-				spaces[cmp.Or(k.Namespace, metav1.NamespaceDefault)] = true
+				spaces[k.Namespace] = true
 			}
 		}
 	}
@@ -407,8 +406,8 @@ func (f *Feed) namespace(name string) (a answer, ok bool) {
 		s = &space{}
 	}
 	oldest := s.oldest
-	if cluster := f.spaces[""]; name == metav1.NamespaceDefault && cluster != nil && (oldest.IsZero() || cluster.oldest.Before(oldest)) {
-		oldest = cluster.oldest // as old as the cluster
+	if name == metav1.NamespaceDefault {
+		oldest = f.Desired.Since() // as old as the store
 	}
 	desired, ok := partOf(f.Desired.Get(kv.ObjectKey(k)))
 	if s.count == 0 {
@@ -419,14 +418,8 @@ func (f *Feed) namespace(name string) (a answer, ok bool) {
 }
 
 // holdsNamespace says whether an object keeps its namespace in being. An Event
-// does not: it may be about what is long gone. Nodes stand for the cluster itself.
-func holdsNamespace(k schema.ObjectKey) bool {
-	switch k.Kind {
-	case schema.Events, schema.Namespaces, schema.Revisions:
-		return false
-	}
-	return k.Namespace != "" || k.Kind == schema.Nodes
-}
+// does not: it may be about what is long gone.
+func holdsNamespace(k schema.ObjectKey) bool { return k.Namespace != "" && k.Kind != schema.Events }
 
 func (f *Feed) enter(k schema.ObjectKey, created time.Time) {
 	if !holdsNamespace(k) {

@@ -11,9 +11,9 @@ import (
 )
 
 // composeNamespace makes a namespace: the one of the manifest, or one that is
-// there because objects stand in it, the oldest of which was created at oldest
-// (zero: none stands in it), or because it is the default one. It returns nil
-// when there is none of these.
+// there because objects stand in it, the oldest of which was created at oldest,
+// or that is the default one, as old as the store. It returns nil when there is
+// none of these.
 //
 // A namespace that no manifest names has no key in the store. The time that is
 // its version is that of its oldest object's creation.
