@@ -19,8 +19,9 @@ type Config struct {
 	Control kv.ConnOptions // a connection to the account that has JetStream
 	Nodes   kv.ConnOptions // a connection to the account of the node agents
 
-	Git    Git
-	Logger *slog.Logger
+	Git     Git
+	Version string // of Pawl, for people
+	Logger  *slog.Logger
 }
 
 // Git says where the desired state comes from.

@@ -49,15 +49,20 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	front := newKubeAPI(cfg, l, nodes)
 	door.ready, door.gauges = l.ready, l.gauges
+	door.api, door.figures = front.server, append(door.figures, front.server.Metrics)
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.views.run(ctx) })
 	g.Go(func() error { return l.run(ctx) })
 	g.Go(func() error { return l.publish(ctx) })
 	g.Go(func() error { return source(ctx) })
+	g.Go(func() error { return front.run(ctx) })
 	g.Go(func() error { return newGateway(nodes, store, l, cfg).Run(ctx) })
-	g.Go(func() error { return serve(ctx, cfg.HTTP, door.handler(), cfg.Access.TLSConfig(), cfg.Logger) })
+	g.Go(func() error {
+		return serve(ctx, cfg.HTTP, door.handler(), cfg.Access.TLSConfig(), cfg.Access.Plain(), cfg.Logger)
+	})
 	if err := g.Wait(); err != nil && ctx.Err() == nil || err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -18,15 +18,20 @@ import (
 const mostConnections = 2048
 
 // serve answers on address until ctx is done, then lets requests end for a
-// moment. Without a TLS configuration it speaks plain HTTP/1.1. An answer may
-// take for ever, as that to a watch does: it is the handlers that know for how
-// long they wait for a client.
-func serve(ctx context.Context, address string, h http.Handler, secured *tls.Config, log *slog.Logger) error {
+// moment. With plain it speaks HTTP/1.1 with and without TLS, else HTTP over TLS
+// alone. An answer may take for ever, as that to a watch does: it is the handlers
+// that know for how long they wait for a client.
+func serve(ctx context.Context, address string, h http.Handler, secured *tls.Config, plain bool, log *slog.Logger) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("listen for HTTP: %w; --http chooses another address", err)
 	}
-	return serveOn(ctx, listener, newServer(h, secured, mostConnections, log))
+	if !plain {
+		return serveOn(ctx, listener, newServer(h, secured, mostConnections, log))
+	}
+	server := newServer(withTLS(h), nil, mostConnections, log)
+	server.ConnContext = withConn
+	return serveOn(ctx, eitherListener{listener, secured}, server)
 }
 
 func newServer(h http.Handler, secured *tls.Config, connections int, log *slog.Logger) *http.Server {
@@ -112,8 +117,11 @@ func (c *connections) changed(conn net.Conn, state http.ConnState) {
 
 // cut closes a connection at once: TLS would first say goodbye, and wait for it.
 func cut(conn net.Conn) {
-	if secured, ok := conn.(*tls.Conn); ok {
-		conn = secured.NetConn()
+	switch c := conn.(type) {
+	case *tls.Conn:
+		conn = c.NetConn()
+	case *eitherConn:
+		conn = c.Conn
 	}
 	conn.Close()
 }

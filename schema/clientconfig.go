@@ -14,7 +14,7 @@ type ClientContext struct {
 	Instance   string           `json:"instance,omitempty"`   // which of a machine's instances wrote it
 	Server     string           `json:"server"`               // http://host:port or https://host:port
 	TokenFile  string           `json:"tokenFile"`            // holds the token for Server
-	CAFile     string           `json:"caFile,omitempty"`     // certificates that vouch for Server; "": those the machine trusts
+	CAFile     string           `json:"caFile,omitempty"`     // certificates that vouch for Server over TLS; "": those the machine trusts
 	Repository string           `json:"repository,omitempty"` // where desired state is pushed
 	Branch     string           `json:"branch,omitempty"`     // the deployed one
 	NATS       ClientNATS       `json:"nats"`

@@ -84,7 +84,7 @@ func (h home) want(contexts map[string]string) {
 	h.t.Helper()
 	pawl, kube := h.servers()
 	for name, server := range contexts {
-		if pawl[name] != server || kube[name] != server {
+		if pawl[name] != server || kube[name] != strings.Replace(server, "http://", "https://", 1) {
 			h.t.Errorf("context %s leads to %q and, for kubectl, to %q, want %s", name, pawl[name], kube[name], server)
 		}
 		if !strings.Contains(h.read("pawl", filepath.Base(h.w.gitInclude(name))), server) {
@@ -178,7 +178,7 @@ func TestAKubeconfigIsAddedTo(t *testing.T) {
 	c.Server = "http://127.0.0.1:7999"
 	h.write(c)
 	got := h.read("pawl", "kubeconfig")
-	for _, want := range []string{"current-context: mine", "namespace: a", "namespace: b", "name: mine", "colors: true", "server: http://127.0.0.1:7999", "tokenFile: " + c.TokenFile} {
+	for _, want := range []string{"current-context: mine", "namespace: a", "namespace: b", "name: mine", "colors: true", "server: https://127.0.0.1:7999", "tokenFile: " + c.TokenFile} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in\n%s", want, got)
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -141,7 +142,9 @@ func (k kubeconfig) set(list, name, what string, value map[string]any) {
 // setContext makes a context of the kubeconfig from one of pawl's. The namespace
 // that its user has chosen stays.
 func (k kubeconfig) setContext(c schema.ClientContext) {
-	cluster := map[string]any{"server": c.Server}
+	// The door on a loopback address speaks TLS too: without, kubectl and its like
+	// send no token.
+	cluster := map[string]any{"server": strings.Replace(c.Server, "http://", "https://", 1)}
 	if c.CAFile != "" {
 		cluster["certificate-authority"] = c.CAFile
 	}

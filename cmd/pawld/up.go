@@ -267,6 +267,7 @@ func (c *upConfig) reconciler(server *natsserver.Server, door *access.Access, lo
 		Control: kv.ConnOptions{InProcess: server, Credentials: control, Name: "reconciler"},
 		Nodes:   kv.ConnOptions{InProcess: server, Credentials: nodes, Name: "gateway"},
 		Git:     c.git,
+		Version: version,
 		Logger:  log.With("room", "reconciler"),
 	}, nil
 }

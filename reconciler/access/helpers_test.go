@@ -105,6 +105,9 @@ func (r *rig) serve(h http.Handler) string {
 	s := httptest.NewUnstartedServer(h)
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 	config := r.TLSConfig()
+	if r.Plain() {
+		config = nil
+	}
 	if config == nil {
 		s.Start()
 		r.t.Cleanup(s.Close)

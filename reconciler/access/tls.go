@@ -22,10 +22,11 @@ type TLSOptions struct {
 
 // A face is what clients see of the door before they say who they are.
 type face struct {
-	url    string      // as clients on this machine reach it, without a path
-	remote string      // as those on other machines do, as far as is known here
-	caFile string      // what vouches for it; "" when nothing needs to
-	config *tls.Config // nil for plain HTTP
+	url    string // as clients on this machine reach it, without a path
+	remote string // as those on other machines do, as far as is known here
+	caFile string // what vouches for it; "" when nothing needs to
+	config *tls.Config
+	plain  bool // HTTP without TLS is spoken too
 }
 
 func openFace(o Options, ca *authority) (face, error) {
@@ -40,15 +41,14 @@ func openFace(o Options, ca *authority) (face, error) {
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		local = "127.0.0.1"
 	}
-	f := face{url: "http://" + net.JoinHostPort(local, port)}
-	if loopback(host) && !o.TLS.Force && o.TLS.CertFile == "" {
-		return f, nil
-	}
-	f.config = &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		// Asked for and not demanded: most callers have a token. See certs.
-		ClientAuth: tls.RequestClientCert,
-		ClientCAs:  ca.pool,
+	f := face{
+		plain: loopback(host) && !o.TLS.Force && o.TLS.CertFile == "",
+		config: &tls.Config{
+			MinVersion: tls.VersionTLS12,
+			// Asked for and not demanded: most callers have a token. See certs.
+			ClientAuth: tls.RequestClientCert,
+			ClientCAs:  ca.pool,
+		},
 	}
 	if o.TLS.CertFile == "" {
 		s, err := newServing(ca, o.Now, host, o.TLS.Names)
@@ -68,6 +68,10 @@ func openFace(o Options, ca *authority) (face, error) {
 		local = p.nameFor(local)
 	}
 	f.url = "https://" + net.JoinHostPort(local, port)
+	if f.plain {
+		f.url = "http://" + net.JoinHostPort(local, port)
+		return f, nil
+	}
 	f.remote = f.url
 	if machine, err := os.Hostname(); err == nil && local == "127.0.0.1" && !loopback(host) && dnsForm.MatchString(machine) {
 		f.remote = "https://" + net.JoinHostPort(machine, port)
@@ -93,18 +97,22 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// TLSConfig is what the door speaks; nil for plain HTTP, which there is on a
-// loopback address alone. Each call returns a copy.
+// TLSConfig is what the door speaks. Each call returns a copy.
 func (a *Access) TLSConfig() *tls.Config { return a.face.config.Clone() }
+
+// Plain says whether the door speaks HTTP without TLS too, on the same port. It
+// does on a loopback address alone, for git and pawl; kubectl sends no token
+// without TLS.
+func (a *Access) Plain() bool { return a.face.plain }
 
 // URL is the door's address for clients on this machine, such as https://127.0.0.1:7420.
 func (a *Access) URL() string { return a.face.url }
 
-// RemoteURL is its address for clients on other machines; "" for plain HTTP,
-// which they cannot reach. Where the door listens on every address it is made of
+// RemoteURL is its address for clients on other machines; "" on a loopback
+// address, which they cannot reach. Where the door listens on every address it is made of
 // the machine's name.
 func (a *Access) RemoteURL() string { return a.face.remote }
 
-// CAFile is the file of certificates that clients need to trust URL; "" when
-// what the machine trusts is enough, or for plain HTTP.
+// CAFile is the file of certificates that clients need to trust the door when
+// they speak TLS; "" when what the machine trusts is enough.
 func (a *Access) CAFile() string { return a.face.caFile }

@@ -275,7 +275,7 @@ func TestPlainHTTPIsForLoopbackOnly(t *testing.T) {
 			continue
 		}
 		plain := strings.HasPrefix(want, "http:")
-		if a.URL() != want || (a.TLSConfig() == nil) != plain || (a.CAFile() == "") != plain || (a.RemoteURL() == "") != plain {
+		if a.URL() != want || a.Plain() != plain || a.CAFile() == "" || (a.RemoteURL() == "") != plain {
 			t.Errorf("%s: %s, %s", listen, a.URL(), a.RemoteURL())
 		}
 	}
