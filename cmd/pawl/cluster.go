@@ -132,10 +132,12 @@ func (c *cluster) newConfig() (*rest.Config, error) {
 		ContentConfig: rest.ContentConfig{ // what kubectl's commands expect to be set, such as exec
 			GroupVersion: &corev1.SchemeGroupVersion, NegotiatedSerializer: scheme.Codecs.WithoutConversion(),
 		},
-		APIPath:         "/api",
-		QPS:             -1, // the server protects itself
-		Timeout:         timeout,
-		TLSClientConfig: rest.TLSClientConfig{CAFile: x.CAFile},
+		APIPath: "/api",
+		QPS:     -1, // the server protects itself
+		Timeout: timeout,
+	}
+	if strings.HasPrefix(x.Server, "https:") {
+		config.CAFile = x.CAFile
 	}
 	if x.TokenFile != "" {
 		token, err := os.ReadFile(x.TokenFile)

@@ -54,7 +54,10 @@ func run(args []string, s genericiooptions.IOStreams, env func(string) string) (
 	}()
 	root := newRoot(c, s)
 	root.SetArgs(args)
-	err := root.Execute()
+	err := c.insteadOf(args)
+	if err == nil {
+		err = root.Execute()
+	}
 	if err == nil {
 		return 0
 	}
