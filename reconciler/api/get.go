@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"net/http"
@@ -87,11 +88,12 @@ func (q *request) one(f form, item *cache.Item) ([]byte, error) {
 	case f.shape == partialShape:
 		return encode(partialOf(item.Object(), f.version), f.media)
 	case f.shape == tableShape:
-		body, err := q.tableOf(f, metav1.ListMeta{ResourceVersion: item.Object().GetResourceVersion()}, []*cache.Item{item})
-		if err != nil {
+		var b bytes.Buffer
+		meta := metav1.ListMeta{ResourceVersion: item.Object().GetResourceVersion()}
+		if err := q.writeTable(&b, f, meta, []*cache.Item{item}); err != nil {
 			return nil, err
 		}
-		return fromJSON(body, f.media)
+		return fromJSON(b.Bytes(), f.media)
 	case f.media == protoMedia:
 		raw, err := q.res.message(item)
 		if err != nil {

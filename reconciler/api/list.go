@@ -44,27 +44,37 @@ func (q *request) list() {
 // answerList writes a list. The common forms are joined from what the cache has
 // encoded, straight onto the wire.
 func (q *request) answerList(f form, meta metav1.ListMeta, items []*cache.Item) {
+	write := func(w io.Writer) error { return q.writeJSON(w, meta, items) }
+	if f.shape == tableShape {
+		if _, err := includeObject(q.r.URL.Query()); err != nil {
+			q.fail(err)
+			return
+		}
+		write = func(w io.Writer) error { return q.writeTable(w, f, meta, items) }
+	}
 	switch {
-	case f.shape == tableShape:
-		q.answerJSON(f, func() ([]byte, error) { return q.tableOf(f, meta, items) })
 	case f.shape == partialsShape:
 		q.answerPartials(f, meta, items)
 	case f.media == protoMedia:
 		q.answerProto(meta, items)
-	case f.media == jsonMedia && !f.pretty:
-		q.answerJoined(meta, items)
-	default:
-		q.answerJSON(f, func() ([]byte, error) {
-			var b bytes.Buffer
-			err := q.writeJSON(&b, meta, items)
-			return b.Bytes(), err
+	case f.media == jsonMedia && !f.pretty && q.res.open == nil:
+		q.written(f, len(items), func(w io.Writer) error {
+			err := write(w)
+			if err == nil {
+				_, err = io.WriteString(w, "\n")
+			}
+			return err
 		})
+	default: // what can fail is made before the answer begins
+		q.answerJSON(f, write)
 	}
 }
 
-// answerJSON answers with what is made as JSON, in the media of the form.
-func (q *request) answerJSON(f form, make func() ([]byte, error)) {
-	body, err := make()
+// answerJSON answers with what is written as JSON, in the media of the form.
+func (q *request) answerJSON(f form, write func(io.Writer) error) {
+	var b bytes.Buffer
+	err := write(&b)
+	body := b.Bytes()
 	if err == nil {
 		body, err = fromJSON(body, f.media)
 	}
@@ -91,17 +101,6 @@ func (q *request) answerPartials(f form, meta metav1.ListMeta, items []*cache.It
 
 // wire is the size of what is gathered before it is written, in bytes.
 const wire = 64 << 10
-
-// answerJoined writes a list in JSON, joined from what the cache has encoded.
-func (q *request) answerJoined(meta metav1.ListMeta, items []*cache.Item) {
-	q.written(form{media: jsonMedia}, len(items), func(w io.Writer) error {
-		if err := q.writeJSON(w, meta, items); err != nil {
-			return err
-		}
-		_, err := io.WriteString(w, "\n")
-		return err
-	})
-}
 
 // written answers with what write writes. When that fails in the middle the
 // connection is cut, so that no half of a list is taken for a whole one.
@@ -138,7 +137,7 @@ func (q *request) writeJSON(w io.Writer, meta metav1.ListMeta, items []*cache.It
 		return err
 	}
 	kind := q.res.listMeta()
-	head := `{"kind":"` + kind.Kind + `","apiVersion":"` + kind.APIVersion + `","metadata":` + string(text) + `,"items":[`
+	head := `{"kind":"` + kind.Kind + `","apiVersion":"` + kind.APIVersion + `","metadata":` + string(text) + `,"items":`
 	if _, err := io.WriteString(w, head); err != nil {
 		return err
 	}
@@ -146,27 +145,35 @@ func (q *request) writeJSON(w io.Writer, meta metav1.ListMeta, items []*cache.It
 	if q.res.proto {
 		known = []byte(`{"kind":"` + q.res.gvk.Kind + `","apiVersion":"` + q.res.apiVersion() + `",`)
 	}
-	between, open := []byte(","), []byte("{")
-	n := 0
+	return joinTo(w, items, known, q.res.json)
+}
+
+// joinTo writes the items of a list, and ends the list. What they all begin with
+// is left out; nil: nothing is.
+func joinTo(w io.Writer, items []*cache.Item, known []byte, encode func(*cache.Item) ([]byte, error)) error {
+	between := []byte("[")
 	for part := range slices.Chunk(items, atOnce) {
-		texts, err := encodeAll(part, q.res.json)
+		texts, err := encodeAll(part, encode)
 		if err != nil {
 			return err
 		}
 		for _, text := range texts {
-			if n++; n > 1 {
-				w.Write(between) //nolint:errcheck // the write below fails too
-			}
+			w.Write(between) //nolint:errcheck // the write below fails too
 			if rest, ok := bytes.CutPrefix(text, known); ok && known != nil {
-				w.Write(open) //nolint:errcheck // as above
+				w.Write([]byte("{")) //nolint:errcheck // as above
 				text = rest
 			}
 			if _, err := w.Write(text); err != nil {
 				return err
 			}
+			between = []byte(",")
 		}
 	}
-	_, err = io.WriteString(w, "]}")
+	end := "]}"
+	if len(items) == 0 {
+		end = "[]}"
+	}
+	_, err := io.WriteString(w, end)
 	return err
 }
 

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
 	"net/url"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -12,16 +14,24 @@ import (
 	"github.com/pawl-project/pawl/schema"
 )
 
-// tableOf is objects as a Table in JSON, with its headers.
-func (q *request) tableOf(f form, meta metav1.ListMeta, items []*cache.Item) ([]byte, error) {
+// writeTable writes objects as a Table in JSON, with its headers. It is joined
+// row by row, because a Table's rows are of many types and large.
+func (q *request) writeTable(w io.Writer, f form, meta metav1.ListMeta, items []*cache.Item) error {
 	include, err := includeObject(q.r.URL.Query())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	t := q.emptyTable(f.version, meta)
 	t.ColumnDefinitions = q.res.columns.Definitions()
-	t.Rows = make([]metav1.TableRow, 0, len(items))
-	for _, i := range items {
+	frame, err := json.Marshal(t)
+	if err != nil {
+		return err
+	}
+	const end = "[]}" // the rows stand last
+	if _, err := w.Write(bytes.TrimSuffix(frame, []byte(end))); err != nil {
+		return err
+	}
+	return joinTo(w, items, nil, func(i *cache.Item) ([]byte, error) {
 		o, err := q.res.object(i)
 		if err != nil {
 			return nil, err
@@ -30,9 +40,32 @@ func (q *request) tableOf(f form, meta metav1.ListMeta, items []*cache.Item) ([]
 		if err != nil {
 			return nil, err
 		}
-		t.Rows = append(t.Rows, row)
+		return rowJSON(row)
+	})
+}
+
+// rowJSON is a row in JSON. The object in it is not looked at again.
+func rowJSON(row metav1.TableRow) ([]byte, error) {
+	object := row.Object.Raw
+	row.Object.Raw = nil
+	cells, err := json.Marshal(row.Cells)
+	if err != nil {
+		return nil, err
 	}
-	return json.Marshal(t)
+	b := make([]byte, 0, len(cells)+len(object)+64)
+	b = append(append(b, `{"cells":`...), cells...)
+	if len(row.Conditions) > 0 {
+		conditions, err := json.Marshal(row.Conditions)
+		if err != nil {
+			return nil, err
+		}
+		b = append(append(b, `,"conditions":`...), conditions...)
+	}
+	if object == nil {
+		object = []byte("null")
+	}
+	b = append(append(b, `,"object":`...), object...)
+	return append(b, '}'), nil
 }
 
 func (q *request) emptyTable(version string, meta metav1.ListMeta) *metav1.Table {
