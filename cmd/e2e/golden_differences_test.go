@@ -20,7 +20,7 @@ const noValues = "the documents are those of Kubernetes' source, to which its se
 // what has no reason in Pawl's design is a fault.
 var goldenDifferences = []goldenDifference{
 	{
-		lines:      []string{"describe node n1", "describe node n2"},
+		lines:      []string{"describe node n1", "describe node n2", "describe node n", "describe nodes n1 n2 --show-events=false"},
 		why:        "Pawl does not serve Leases, which is another 404 than that of one Lease",
 		kubernetes: `leases\.coordination\.k8s\.io "n\d" not found`, pawl: "the server could not find the requested resource",
 	},
@@ -35,21 +35,48 @@ var goldenDifferences = []goldenDifference{
 		kubernetes: `"serverAddress":"127\.0\.0\.1:PORT"`, pawl: `"serverAddress":""`,
 	},
 	{
+		lines:      []string{"__complete get po"},
+		why:        "Pawl does not serve these kinds",
+		kubernetes: `podtemplates\npoddisruptionbudgets\.policy\n`,
+	},
+	{
+		lines:      []string{"get pods --request-timeout=x"},
+		why:        "the flag is pawl's own",
+		kubernetes: `Invalid timeout value\. .*`, pawl: `--request-timeout "x" is no time, such as 5s or 2m`,
+	},
+	{
+		lines:      []string{"get --raw '/api/v1/pods?resourceVersion=abc'"},
+		why:        "Pawl says of a list what Kubernetes says of a watch",
+		kubernetes: `invalid resource version: `,
+	},
+	{
+		lines:      []string{"get --raw '/api/v1/pods?watch=1&resourceVersion=abc'"},
+		why:        "Kubernetes takes the fault upon itself (500), Pawl says that it is the request's",
+		kubernetes: `Error from server: `, pawl: "Error from server (BadRequest): ",
+	},
+	{
 		lines:      []string{"explain pods --output=plaintext-openapiv9"},
 		why:        "there is one format only: Pawl serves OpenAPI v3 and not v2",
 		kubernetes: `error: unrecognized format: .*\n`, pawl: "error: unknown flag: --output\nSee 'pawl explain --help' for usage.\n",
 	},
 	{
-		lines:      []string{"explain deploy.spec.strategy --recursive", "explain ns --recursive", "explain deployments.spec.template.spec.volumes.hostPath"},
+		lines: []string{
+			"explain deploy.spec.strategy --recursive", "explain ns --recursive", "explain pod.spec.",
+			"explain deployments.spec.template.spec.volumes.hostPath",
+		},
 		why:        noValues,
 		kubernetes: ` *enum: .*\n`,
 	},
 	{
-		lines: []string{"explain svc.spec.type"}, why: noValues,
+		lines: []string{"explain svc.spec.type", "explain Pod.spec.restartPolicy", "explain po.status.phase"}, why: noValues,
 		kubernetes: `ENUM:\n(    \w+\n)+`, pawl: "\n",
 	},
 	{
-		lines: []string{"explain svc.spec.type", "explain deployments.spec.template.spec.volumes.hostPath"}, why: noValues,
+		lines: []string{
+			"explain svc.spec.type", "explain Pod.spec.restartPolicy", "explain po.status.phase", "explain pod.spec.",
+			"explain deployments.spec.template.spec.volumes.hostPath",
+		},
+		why:        noValues,
 		kubernetes: `    \n    Possible enum values:\n(    (\S| -).*\n)+`,
 	},
 }
