@@ -169,7 +169,7 @@ func TestFailuresSpeakAsKubernetes(t *testing.T) {
 	if s := d.ask("GET", "/api/v1/pods", "", "Accept: text/html").status(t); s != "406 NotAcceptable: only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf" {
 		t.Error(s)
 	}
-	if s := d.ask("PATCH", "/api/v1/namespaces/default/configmaps/conf", "{}", "Content-Type: text/plain").status(t); !strings.HasPrefix(s, "415 UnsupportedMediaType: ") {
+	if s := d.ask("PATCH", "/api/v1/namespaces/default/configmaps/conf?dryRun=All", "{}", "Content-Type: text/plain").status(t); !strings.HasPrefix(s, "415 UnsupportedMediaType: ") {
 		t.Error(s)
 	}
 	if s := d.ask("GET", "/api/v1/pods", "", "Authorization: none").status(t); s != "401 Unauthorized: Unauthorized" {

@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -24,8 +25,8 @@ const (
 	applyPatch     = string(types.ApplyYAMLPatchType)
 )
 
-// maxOperations bounds what a JSON patch may do, as Kubernetes does.
-const maxOperations = 10000
+// maxOperations bounds what a JSON patch may do.
+const maxOperations = 1000
 
 // patched is an object as a patch makes it.
 func (q *request) patched(was schema.Object, patch []byte) (*unstructured.Unstructured, error) {
@@ -70,7 +71,19 @@ func operate(before, patch []byte) ([]byte, error) {
 	if len(operations) > maxOperations {
 		return nil, fmt.Errorf("the allowed maximum operations in a JSON patch is %d, got %d", maxOperations, len(operations))
 	}
-	return operations.Apply(before)
+	if !slices.ContainsFunc(operations, func(o jsonpatch.Operation) bool { return o.Kind() == "copy" }) {
+		return operations.Apply(before)
+	}
+	// Copies can double an object again and again, so each is looked at.
+	for n := range operations {
+		if before, err = operations[n : n+1].Apply(before); err != nil {
+			return nil, err
+		}
+		if len(before) > maxBody {
+			return nil, fmt.Errorf("the patch makes the object larger than %d bytes", maxBody)
+		}
+	}
+	return before, nil
 }
 
 // applied merges what an apply says into the object. As nobody but Git owns a

@@ -33,13 +33,13 @@ func (q *request) write() {
 		q.fail(err)
 		return
 	}
+	if !dry || !q.res.manifest || q.Validate == nil {
+		q.fail(q.refuseWrite())
+		return
+	}
 	w, err := q.wanted()
 	if err != nil {
 		q.fail(err)
-		return
-	}
-	if !dry || !q.res.manifest || q.Validate == nil {
-		q.fail(q.refuse(w.object.GetName()))
 		return
 	}
 	o, err := q.validated(w)
@@ -52,6 +52,25 @@ func (q *request) write() {
 		code = http.StatusCreated
 	}
 	q.answerObject(code, f, o)
+}
+
+// refuseWrite is the answer to a write that is meant.
+func (q *request) refuseWrite() error {
+	if q.verb != "create" {
+		if _, err := q.current(); err != nil {
+			return err
+		}
+		return q.refusal()
+	}
+	text, err := q.body()
+	if err != nil {
+		return err
+	}
+	o, err := q.decoded(text)
+	if err != nil {
+		return err
+	}
+	return q.refuse(o.GetName())
 }
 
 // dryRun says whether the caller only asks what would be.
