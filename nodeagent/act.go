@@ -20,6 +20,9 @@ const (
 	callLimit     = 2 * time.Minute  // of one call of the runtime, but for pulls
 	pullLimit     = 30 * time.Minute // of one pull
 	shutdownGrace = 5 * time.Second  // for a call under way when the agent stops
+	// troublePauseMax is the longest pause before what failed for the machine's
+	// sake, not the pod's, is tried again: its disk was full, say.
+	troublePauseMax = 10 * time.Second
 )
 
 // call is the context of one call of the runtime. A call under way is not cut
@@ -103,6 +106,9 @@ func (w *worker) note(f *pod.Failure, reason string, act pod.Action, err error) 
 		return true
 	}
 	*f = failed(*f, reason, err, time.Second)
+	if latest := time.Now().Add(jittered(troublePauseMax)); errors.Is(err, schema.ErrUnavailable) && f.RetryAt.After(latest) {
+		f.RetryAt = latest
+	}
 	w.tellFailure(act, reason, err)
 	w.log.Warn("action failed", "action", act.String(), "failures", f.Count, "retry", f.RetryAt, "err", err)
 	return false

@@ -56,7 +56,7 @@ func (a *agent) changed(uid types.UID) {
 		return
 	}
 	for _, w := range a.pods {
-		w.wakeUp()
+		w.post((*worker).hasten)
 	}
 }
 

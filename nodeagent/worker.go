@@ -266,6 +266,26 @@ func (w *worker) end(want *corev1.Pod) {
 	w.a.finished(w)
 }
 
+// hasten tries at once again what failed and can have failed because the
+// runtime was away: it is back, or was away without anybody noticing.
+func (w *worker) hasten() {
+	now := time.Now()
+	soon := func(f *pod.Failure) {
+		if f.Count > 0 && f.RetryAt.After(now) {
+			f.RetryAt = now
+		}
+	}
+	soon(&w.lookFail)
+	soon(&w.known.Sandbox)
+	soon(&w.known.Removal)
+	for name, note := range w.known.Containers {
+		if note.Start.Reason == pod.ReasonCreate {
+			soon(&note.Start)
+			w.known.Containers[name] = note
+		}
+	}
+}
+
 // rest waits for a wake-up, or until again.
 func (w *worker) rest(ctx context.Context, again time.Time) {
 	if again.IsZero() {
