@@ -96,6 +96,16 @@ func (r *EventReader) All() iter.Seq[Entry[*corev1.Event]] {
 	return slices.Values(all)
 }
 
+// Newest is when the newest Event it holds was stored; zero when there is none.
+func (r *EventReader) Newest() time.Time {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if x := r.order.Back(); x != nil {
+		return x.Value.(*heldEvent).entry.Stored
+	}
+	return time.Time{}
+}
+
 // Follow returns news of the reader, beginning with every key that it holds.
 // Close it when done.
 func (r *EventReader) Follow() *Changes {

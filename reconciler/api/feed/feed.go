@@ -45,6 +45,7 @@ type Feed struct {
 	bare   map[schema.ObjectKey]bool           // pods that stand in the repository
 	spaces map[string]*space
 	losses
+	order
 	first map[schema.ObjectKey]bool // until ready: all that is to be in the first picture
 	since time.Time                 // until ready: when the views were whole
 }
@@ -63,6 +64,7 @@ func New(o Options) *Feed {
 	return &Feed{
 		Options: o, nodes: map[schema.PodKey][]schema.NodeName{}, bare: map[schema.ObjectKey]bool{},
 		spaces: map[string]*space{}, first: map[schema.ObjectKey]bool{},
+		order:  order{held: map[schema.ObjectKey]time.Time{}},
 		losses: losses{grace: lossGrace, waiting: map[schema.ObjectKey]time.Time{}, gone: map[schema.ObjectKey]bool{}},
 	}
 }
@@ -81,32 +83,54 @@ func (f *Feed) Run(ctx context.Context) error {
 	defer sweep.Stop()
 	grace := time.NewTimer(f.patience(time.Now()))
 	defer grace.Stop()
+	tick := time.NewTimer(settle)
+	defer tick.Stop()
+	ticking := true
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-sweep.C:
+			f.Cache.Sweep()
+			continue
 		case <-n.desired.C:
 		case <-n.assignments.C:
 		case <-n.actual.C:
 		case <-n.events.C:
 		case <-grace.C:
-		case <-sweep.C:
-			f.Cache.Sweep()
-			continue
+		case <-tick.C:
+			ticking = false
+			if f.Ready() {
+				now := time.Now()
+				f.step(n, now)
+				grace.Reset(f.patience(now))
+				if len(f.held) == 0 {
+					continue
+				}
+			}
 		}
-		now := time.Now()
 		switch {
+		case f.Ready() && !ticking:
+			tick.Reset(settle)
+			ticking = true
 		case f.Ready():
-			f.step(n, now)
-		case f.whole() && f.begin(n, now):
+		case f.whole() && f.begin(n, time.Now()):
 			f.ready.Store(true)
+			tick.Reset(settle)
+			ticking = true
+		default:
+			grace.Reset(f.patience(time.Now()))
 		}
-		grace.Reset(f.patience(now))
 	}
 }
 
 func (f *Feed) whole() bool {
 	return f.Desired.Whole() && f.Assignments.Whole() && f.Actual.Whole() && f.Events.Whole()
+}
+
+// newest is when the newest message was stored that each of the views has been given.
+func (f *Feed) newest() [4]time.Time {
+	return [4]time.Time{f.Desired.Newest(), f.Assignments.Newest(), f.Actual.Newest(), f.Events.Newest()}
 }
 
 // news is what the views say has changed.
@@ -275,6 +299,10 @@ func (f *Feed) step(n news, now time.Time) {
 	for _, k := range f.overdue(now) {
 		keys[k] = true
 	}
+	for k := range f.held {
+		keys[k] = true
+	}
+	safe := f.safe(f.newest(), now)
 	var answers []answer
 	spaces := map[string]bool{}
 	for k := range keys {
@@ -285,11 +313,17 @@ func (f *Feed) step(n news, now time.Time) {
 		if f.waitsForLost(k, now) {
 			continue
 		}
-		if a, ok := f.compose(k); ok {
-			answers = append(answers, a)
-			if holdsNamespace(k) {
-				spaces[k.Namespace] = true
-			}
+		a, ok := f.compose(k)
+		if ok && f.hold(a, safe, now) {
+			continue
+		}
+		delete(f.held, k)
+		if !ok {
+			continue
+		}
+		answers = append(answers, a)
+		if holdsNamespace(k) {
+			spaces[k.Namespace] = true
 		}
 	}
 	f.apply(answers)
