@@ -81,14 +81,16 @@ var goldenDifferences = []goldenDifference{
 	},
 }
 
+// recorded begins the line of an invocation that was recorded.
+const recorded = "$ kubectl "
+
 // differently is what Pawl is to print where Kubernetes prints s.
-func differently(t *testing.T, s story, used map[string]bool) story {
+func differently(t *testing.T, s story) story {
 	for _, d := range goldenDifferences {
 		for _, line := range d.lines {
-			if s.line != "$ kubectl "+line {
+			if s.line != recorded+line {
 				continue
 			}
-			used[line] = true
 			words := regexp.MustCompile(d.kubernetes)
 			if !words.MatchString(s.stdout) && !words.MatchString(s.stderr) {
 				t.Errorf("%s\nKubernetes does not print %s", line, d.kubernetes)
