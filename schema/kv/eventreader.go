@@ -21,8 +21,8 @@ import (
 
 const (
 	// eventsMost and eventBytesMost bound what a reader holds; the oldest go first.
-	eventsMost     = 5_000
-	eventBytesMost = 4 << 20
+	eventsMost     = 2_000
+	eventBytesMost = 2 << 20
 	// eventHeartbeat is after how long without a sign the reading begins anew, twice.
 	eventHeartbeat = 10 * time.Second
 	// eventBatch is how many events are asked for at once.

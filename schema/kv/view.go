@@ -429,6 +429,9 @@ func (v *View[T]) complete() {
 			v.note(k, false, true)
 		}
 	}
+	for k := range old.gone { // a deletion that Apply had shown
+		v.note(k, false, true)
+	}
 	lost := len(v.lost)
 	for k := range v.lost { // also what was lost before
 		if !v.now.lacks(k) {
