@@ -18,7 +18,7 @@ type Options struct {
 	Window int // events kept of each kind; 0: 4096
 	// WindowBytes is how much the events may keep in memory that would else be
 	// free, roughly, in bytes; a quarter of what the objects themselves take is
-	// added to it. 0: 4 MiB.
+	// added to it. 0: 2 MiB.
 	WindowBytes int
 	// EncodedBytes bounds the encodings that are kept, in bytes; beyond it they
 	// are made for each reader. 0: 128 MiB.
@@ -30,7 +30,7 @@ func (o Options) withDefaults() Options {
 		o.Window = 4096
 	}
 	if o.WindowBytes <= 0 {
-		o.WindowBytes = 4 << 20
+		o.WindowBytes = 2 << 20
 	}
 	if o.EncodedBytes <= 0 {
 		o.EncodedBytes = 128 << 20
@@ -142,7 +142,7 @@ type Loaded struct {
 
 // Load fills an empty cache with the first whole picture. Its objects keep the
 // versions they come with, whatever their order, unless two have the same one
-// (the later in objects then has one more). at is the version of the picture: no
+// (the later by key then has one more). at is the version of the picture: no
 // watch resumes from before it, because what was deleted until then is not known.
 func (c *Cache) Load(objects []Loaded, at uint64) {
 	byVersion(objects)

@@ -280,6 +280,9 @@ func (f *Feed) load(answers []answer, now time.Time) {
 	for i, a := range answers {
 		objects[i] = cache.Loaded{Key: a.key, Object: a.object, Version: version(a.stored)}
 	}
+	for _, t := range f.newest() { // the store's clock may be ahead of ours
+		now = later(now, t)
+	}
 	f.Cache.Load(objects, version(now))
 	f.Logger.Debug("the API's first picture is whole", "objects", len(objects))
 }
