@@ -71,6 +71,9 @@ type ImageRequest struct {
 	// Pulling is called before a registry is asked for the image, which is not done
 	// when the policy does not want it; nil: nobody wants to know.
 	Pulling func()
+	// Progress is called at most once a second while the image is pulled, and not
+	// any more when Image has returned; nil: nobody wants to know.
+	Progress func(PullProgress)
 }
 
 // Image is an image that is present on the node.

@@ -178,17 +178,24 @@ func (c *cluster) taskPIDs() map[string]int {
 // containerdPID finds the instance's containerd by its own socket.
 func (c *cluster) containerdPID() int {
 	c.t.Helper()
-	pids, err := processes(filepath.Join(c.run, "containerd") + "/")
+	pid, err := c.findContainerd()
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	return pid
+}
+
+func (c *cluster) findContainerd() (int, error) {
+	pids, err := processes(filepath.Join(c.run, "containerd") + "/")
+	if err != nil {
+		return 0, err
+	}
 	for pid, line := range pids {
 		if regexp.MustCompile(`^\S*containerd\s`).MatchString(line) {
-			return pid
+			return pid, nil
 		}
 	}
-	c.t.Fatalf("no containerd among %v", pids)
-	return 0
+	return 0, fmt.Errorf("no containerd among %v", pids)
 }
 
 // processes finds the processes whose command line holds a text.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -40,15 +39,19 @@ type imageStore struct {
 	platform    platforms.MatchComparer
 	log         *slog.Logger
 	mirrors     map[string][]string
-	transports  transports
+	wire        *wire
+	owner       string        // the instance; "": a person at the machine
+	disk        *imageDisk
 	slots       chan struct{} // one per pull under way
 	flight      singleflight.Group
+	turns       podLocks // by image name: one pull at a time, with whatever credentials
 	life        context.Context // of pulls, which go on when their caller leaves
 	end         context.CancelFunc
 	pulls       sync.WaitGroup
 
 	mu    sync.Mutex
 	known map[digest.Digest]*imageInfo // by the target's digest; immutable values
+	going map[string]*pulling          // by name, then credentials: pulls that are going on
 }
 
 // imageInfo is an image as a start needs it. It is never changed.
@@ -68,8 +71,9 @@ func newImageStore(c *client.Client, o Options) *imageStore {
 	}
 	s := &imageStore{
 		client: c, snapshotter: o.Snapshotter, platform: platforms.DefaultStrict(), log: o.Logger,
-		mirrors: o.Mirrors, transports: newTransports(), slots: make(chan struct{}, pulls),
-		known: map[digest.Digest]*imageInfo{},
+		mirrors: o.Mirrors, wire: newWire(o.pace), owner: o.Instance, slots: make(chan struct{}, pulls),
+		disk:  &imageDisk{client: c, snapshotter: o.Snapshotter, usage: o.usage},
+		known: map[digest.Digest]*imageInfo{}, going: map[string]*pulling{},
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s
@@ -79,7 +83,7 @@ func newImageStore(c *client.Client, o Options) *imageStore {
 func (s *imageStore) close() {
 	s.end()
 	s.pulls.Wait()
-	s.transports.close()
+	s.wire.close()
 }
 
 // Image makes the image present by its policy. Errors wrap schema.ErrRefused for
@@ -254,16 +258,3 @@ func missing(what string, err error) error {
 		return fmt.Errorf("its %s cannot be used: %s: %w", what, oneLine(err), schema.ErrRefused)
 	}
 }
-
-// transports are the connections to registries, shared by all pulls.
-type transports struct{ http *http.Transport }
-
-func newTransports() transports {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.MaxIdleConnsPerHost = 8
-	t.IdleConnTimeout = 30 * time.Second
-	t.ResponseHeaderTimeout = time.Minute
-	return transports{http: t}
-}
-
-func (t transports) close() { t.http.CloseIdleConnections() }

@@ -10,22 +10,28 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteserrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pawl-project/pawl/nodeagent"
 	"github.com/pawl-project/pawl/schema"
@@ -34,11 +40,8 @@ import (
 const (
 	// pullWithin bounds one pull.
 	pullWithin = 30 * time.Minute
-	// leaseFor is how long containerd keeps what a killed or failed pull fetched.
-	leaseFor = pullWithin + 5*time.Minute
 	// layersAtOnce bounds the downloads of one pull.
 	layersAtOnce = 3
-	progressEach = 5 * time.Second
 )
 
 // quiet keeps the library from writing to standard error by its own logger.
@@ -58,20 +61,24 @@ type pullResult struct {
 func (s *imageStore) pullOnce(ctx context.Context, name string, q nodeagent.ImageRequest) (*imageInfo, bool, error) {
 	s.pulls.Add(1)
 	defer s.pulls.Done()
-	ch := s.flight.DoChan(name+"\x00"+fingerprint(q.Auth), func() (any, error) {
+	key := name + "\x00" + fingerprint(q.Auth)
+	p := s.watchPull(key)
+	defer s.unwatchPull(key, p)
+	ch := s.flight.DoChan(key, func() (any, error) {
 		ctx, cancel := context.WithTimeout(s.life, pullWithin)
 		defer cancel()
-		info, pulled, err := s.pull(ctx, name, q.Auth)
+		going := s.watchPull(key) // for as long as it goes on, whoever leaves
+		defer s.unwatchPull(key, going)
+		info, pulled, err := s.pull(ctx, name, q.Auth, going)
 		return pullResult{info, pulled}, err
 	})
-	select {
-	case answer := <-ch:
-		result, _ := answer.Val.(pullResult)
-		return result.info, result.pulled, answer.Err
-	case <-ctx.Done():
+	answer, err := p.await(ctx, ch, q.Progress)
+	if err != nil {
 		s.pulls.Go(func() { <-ch }) // it goes on, and close waits for it
-		return nil, false, unavailable("pull", ctx.Err())
+		return nil, false, unavailable("pull", err)
 	}
+	result, _ := answer.Val.(pullResult)
+	return result.info, result.pulled, answer.Err
 }
 
 // fingerprint tells credentials apart.
@@ -86,73 +93,115 @@ func fingerprint(auth []corev1.Secret) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-func (s *imageStore) pull(ctx context.Context, name string, auth []corev1.Secret) (*imageInfo, bool, error) {
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	case <-ctx.Done():
-		return nil, false, unavailable("wait for other pulls", ctx.Err())
+func (s *imageStore) pull(ctx context.Context, name string, auth []corev1.Secret, p *pulling) (*imageInfo, bool, error) {
+	p.waiting.Store(true)
+	release, err := s.turn(ctx, name)
+	if err != nil {
+		return nil, false, err
 	}
+	defer release()
+	p.waiting.Store(false)
 	ctx = log.WithLogger(ctx, quiet)
+	list, faults := credentialsFor(name, auth)
 	var denied error
-	for _, c := range credentialsFor(name, auth) {
-		info, pulled, err := s.pullAs(ctx, name, c)
+	for _, c := range list {
+		info, pulled, err := s.pullAs(ctx, name, c, p)
 		if err == nil || !accessDenied(err) {
-			return info, pulled, classify(err)
+			return info, pulled, secretless(classify(err), list)
 		}
 		denied = err
 	}
-	return nil, false, classify(denied)
+	return nil, false, secretless(withFaults(classify(denied), faults), list)
+}
+
+// turn waits for other pulls: of the same image, and of so many others.
+func (s *imageStore) turn(ctx context.Context, name string) (release func(), err error) {
+	unlock, err := s.turns.lock(ctx, types.UID(name))
+	if err != nil {
+		return nil, unavailable("wait for another pull of the image", ctx.Err())
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return func() { <-s.slots; unlock() }, nil
+	case <-ctx.Done():
+		unlock()
+		return nil, unavailable("wait for other pulls", ctx.Err())
+	}
 }
 
 // pullAs asks what the name stands for now, and fetches it unless it is here.
-func (s *imageStore) pullAs(ctx context.Context, name string, c credentials) (*imageInfo, bool, error) {
+func (s *imageStore) pullAs(ctx context.Context, name string, c credentials, p *pulling) (*imageInfo, bool, error) {
 	resolver := s.resolver(c)
 	_, desc, err := resolver.Resolve(ctx, name)
 	if err != nil {
 		return nil, false, err
 	}
-	if here, err := s.client.ImageService().Get(ctx, name); err == nil && here.Target.Digest == desc.Digest {
+	here, err := s.client.ImageService().Get(ctx, name)
+	if err == nil && here.Target.Digest == desc.Digest {
 		info, err := s.info(ctx, here)
 		if err == nil || !errors.Is(err, schema.ErrNotFound) {
 			return info, false, err
 		}
 	}
-	info, err := s.fetch(ctx, name, resolver)
+	info, err := s.fetch(ctx, name, desc, resolver, p)
 	return info, err == nil, err
 }
 
-// fetch gets an image and unpacks it for this platform. A lease keeps containerd
-// from collecting what is not yet referred to; after a failure that time may
-// heal the lease stays a while, so that the next try goes on.
-func (s *imageStore) fetch(ctx context.Context, name string, resolver remotes.Resolver) (_ *imageInfo, err error) {
+// fetch gets an image and unpacks it for this platform, or leaves everything as
+// it was: an image that cannot be used never takes a name.
+func (s *imageStore) fetch(ctx context.Context, name string, desc ocispec.Descriptor, resolver remotes.Resolver, p *pulling) (_ *imageInfo, err error) {
 	began := time.Now()
-	lease, err := s.client.LeasesService().Create(ctx, leases.WithRandomID(), leases.WithExpiration(leaseFor))
-	if err != nil {
-		return nil, unavailable("take a lease", err)
+	if err := admissible(desc); err != nil {
+		return nil, err
 	}
-	ctx = leases.WithLease(ctx, lease.ID)
-	defer func() {
-		if err == nil || !errors.Is(classify(err), schema.ErrUnavailable) {
-			err = errors.Join(err, s.client.LeasesService().Delete(context.WithoutCancel(ctx), lease))
-		}
-	}()
-	done := make(chan struct{})
-	defer close(done)
-	s.pulls.Go(func() { s.tell(ctx, name, began, done) })
-	img, err := s.client.Pull(ctx, name,
-		client.WithResolver(resolver), client.WithPlatformMatcher(s.platform),
-		client.WithPullUnpack, client.WithPullSnapshotter(s.snapshotter),
-		client.WithMaxConcurrentDownloads(layersAtOnce))
-	if err != nil {
-		return nil, errors.Join(err, s.dropSpoilt(ctx, err))
-	}
-	info, err := s.info(ctx, img.Metadata())
+	lease, err := s.lease(ctx, name)
 	if err != nil {
 		return nil, err
 	}
+	ctx = leases.WithLease(ctx, lease.ID)
+	defer func() { err = errors.Join(err, s.endLease(ctx, lease, err)) }()
+	before, err := s.client.ImageService().Get(ctx, name)
+	if err != nil && !gone(err) {
+		return nil, unavailable("look up the image", err)
+	}
+	parts := &admission{room: func() int64 { return s.disk.room(ctx) }}
+	p.begin(s.client.ContentStore(), parts)
+	img, err := s.client.Pull(ctx, name,
+		client.WithResolver(resolver), client.WithPlatformMatcher(s.platform), client.WithImageHandler(parts),
+		client.WithPullUnpack, client.WithPullSnapshotter(s.snapshotter), client.WithPullLabels(s.usedNow(before.Labels)),
+		client.WithMaxConcurrentDownloads(layersAtOnce))
+	if err != nil {
+		return nil, errors.Join(s.explain(ctx, desc, err), s.dropSpoilt(ctx, err))
+	}
+	info, err := s.info(ctx, img.Metadata())
+	if err != nil {
+		return nil, errors.Join(err, s.takeBack(ctx, name, before))
+	}
 	s.log.Debug("image pulled", "image", name, "digest", info.target, "bytes", info.bytes, "took", time.Since(began).Round(time.Millisecond))
 	return info, nil
+}
+
+// takeBack gives a name back to the image that had it before.
+func (s *imageStore) takeBack(ctx context.Context, name string, before images.Image) (err error) {
+	if before.Name == "" {
+		err = s.client.ImageService().Delete(ctx, name)
+	} else {
+		_, err = s.client.ImageService().Update(ctx, before)
+	}
+	if err != nil && !gone(err) {
+		return unavailable("take back an image that cannot be used", err)
+	}
+	return nil
+}
+
+// explain says what a person can do about an image that has nothing for this
+// machine.
+func (s *imageStore) explain(ctx context.Context, desc ocispec.Descriptor, err error) error {
+	has := platformsIn(ctx, s.client.ContentStore(), desc)
+	if !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "no match for platform") || len(has) == 0 {
+		return err
+	}
+	return fmt.Errorf("it has no image for %s, only for %s: %w", platforms.Format(platforms.DefaultSpec()), strings.Join(has, ", "), schema.ErrNotFound)
 }
 
 // dropSpoilt drops a download whose content is not what its digest promised.
@@ -178,28 +227,6 @@ func (s *imageStore) dropSpoilt(ctx context.Context, cause error) error {
 	return nil
 }
 
-// tell logs the progress of a pull that takes long.
-func (s *imageStore) tell(ctx context.Context, name string, began time.Time, done <-chan struct{}) {
-	tick := time.NewTicker(progressEach)
-	defer tick.Stop()
-	for {
-		select {
-		case <-done:
-			return
-		case <-tick.C:
-		}
-		under, err := s.client.ContentStore().ListStatuses(ctx)
-		if err != nil {
-			continue
-		}
-		var have, total int64
-		for _, u := range under {
-			have, total = have+u.Offset, total+u.Total
-		}
-		s.log.Debug("pulling", "image", name, "for", time.Since(began).Round(time.Second), "downloads of this node", len(under), "bytes", have, "of", total)
-	}
-}
-
 // accessDenied says whether other credentials might help.
 func accessDenied(err error) bool {
 	var unexpected remoteserrors.ErrUnexpectedStatus
@@ -209,22 +236,43 @@ func accessDenied(err error) bool {
 
 // classify says who acts on a pull that failed, in one line.
 func classify(err error) error {
+	var busy *busyError
+	var unexpected remoteserrors.ErrUnexpectedStatus
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, schema.ErrRefused), errors.Is(err, schema.ErrNotFound), errors.Is(err, schema.ErrUnavailable):
-		return err
+	case errors.As(err, &busy):
+		return busy
+	case errors.Is(err, schema.ErrRefused):
+		return flat("", err, schema.ErrRefused)
+	case errors.Is(err, schema.ErrNotFound):
+		return flat("", err, schema.ErrNotFound)
+	case errors.Is(err, schema.ErrUnavailable):
+		return flat("", err, schema.ErrUnavailable)
 	case accessDenied(err):
-		return fmt.Errorf("pull access denied: the repository does not exist or needs (other) credentials: %s: %w", oneLine(err), schema.ErrNotFound)
+		return flat("pull access denied: the repository does not exist or needs (other) credentials: ", err, schema.ErrNotFound)
+	case errors.As(err, &unexpected) && unexpected.StatusCode >= 500:
+		return flat("the registry is in trouble: ", err, schema.ErrUnavailable)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return flat("the registry broke off: ", err, schema.ErrUnavailable)
 	case unreachable(err):
 		return unavailable("pull", err)
 	case errdefs.IsNotFound(err):
-		return fmt.Errorf("the registry does not have it: %s: %w", oneLine(err), schema.ErrNotFound)
-	case errdefs.IsFailedPrecondition(err), errdefs.IsInvalidArgument(err), errdefs.IsNotImplemented(err), errors.Is(err, digest.ErrDigestInvalidFormat):
-		return fmt.Errorf("its content cannot be used: %s: %w", oneLine(err), schema.ErrRefused)
+		return flat("the registry does not have it: ", err, schema.ErrNotFound)
+	case errdefs.IsFailedPrecondition(err):
+		return flat("what the registry sends is not what the digest promises: ", err, schema.ErrRefused)
+	case errdefs.IsInvalidArgument(err), errdefs.IsNotImplemented(err), errors.Is(err, digest.ErrDigestInvalidFormat):
+		return flat("its content cannot be used: ", err, schema.ErrRefused)
 	default:
 		return unavailable("pull", err)
 	}
+}
+
+// flat is an error in one line, of which only the class is left. Its text ends
+// with the class as if it were wrapped.
+func flat(what string, err, class error) error {
+	text := what + strings.TrimSuffix(oneLine(err), ": "+class.Error())
+	return fmt.Errorf("%s: %w", text, class)
 }
 
 // unreachable says whether somebody did not answer: the registry or containerd.
@@ -246,11 +294,21 @@ func unreachable(err error) bool {
 // maxMessage bounds an error's text as it stands in a status.
 const maxMessage = 1024
 
-// oneLine is an error for people: without line breaks, and bounded.
+// urlSecrets is what may stand in a URL that is nobody's business: a user with a
+// password, and the query, which often is a signature that opens a store.
+var urlSecrets = regexp.MustCompile(`(https?://)(?:[^\s/@"]*@)?([^\s?"]*)(\?[^\s"]*)?`)
+
+// oneLine is an error for people: in one line, bounded, without what opens doors.
 func oneLine(err error) string {
 	text := strings.Join(strings.Fields(err.Error()), " ")
+	text = urlSecrets.ReplaceAllString(text, "$1$2")
 	if len(text) > maxMessage {
-		text = text[:maxMessage] + " …"
+		text = strings.ToValidUTF8(text[:maxMessage], "") + " …"
 	}
-	return text
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, text)
 }

@@ -41,7 +41,14 @@ type Options struct {
 	// Pulls bounds the pulls at one time; 0 means 4.
 	Pulls       int
 	Snapshotter string // "" means overlayfs
-	Logger      *slog.Logger
+	// ImageGCHigh and ImageGCLow are how full, in per cent, the disk with the
+	// images may be before unused ones are removed, and how full it is then;
+	// 0 means 85 and 80. 100 for both: images are never removed.
+	ImageGCHigh, ImageGCLow int
+	Logger                  *slog.Logger
+
+	pace  pace                            // of registries; zero: the usual one
+	usage func(string) (diskUsage, error) // of the disk at a path; nil: the file system's own
 }
 
 // Runtime drives containerd. It is safe for concurrent use; calls for one pod

@@ -20,9 +20,9 @@ import (
 const (
 	// chunk is how much of stdin is read at a time, in bytes.
 	chunk = 32 << 10
-	// pingPause is how often a client is sent a sign of life. It finds out that a
-	// client is gone whose input waits to be read.
-	pingPause = 5 * time.Second
+	// defaultPing is how often a client is sent a sign of life. The second one finds
+	// out that a client is gone whose input waits to be read.
+	defaultPing = 5 * time.Second
 	// farewell is how long a client may take to hang up once everything was said.
 	// Hanging up first could destroy what is still on its way.
 	farewell = 3 * time.Second
@@ -35,12 +35,13 @@ type session interface {
 	serve(in input)
 	// write sends bytes of stdout or stderr. One goroutine writes.
 	write(channel byte, data []byte) error
-	// ping sends a sign of life. It may be called beside write.
-	ping()
+	// ping sends a sign of life. It may be called beside write, and blocks while the
+	// client reads nothing.
+	ping() error
 	// finish sends how the command ended and says goodbye; serve returns when the
 	// client has heard it.
 	finish(status metav1.Status)
-	// close hangs up at once.
+	// close hangs up at once, and ends what blocks. It may be called at any time.
 	close()
 }
 
@@ -73,7 +74,7 @@ func (s *Streams) Exec(w http.ResponseWriter, r *http.Request, k schema.PodKey) 
 		s.o.Logger.Info("a command's client could not be reached", "pod", k, "error", err)
 		return // it was told
 	}
-	e := &execution{ctx: ctx, cancel: cancel, node: c, client: client, tty: request.TTY}
+	e := &execution{server: r.Context(), ctx: ctx, cancel: cancel, node: c, client: client, tty: request.TTY, ping: s.ping}
 	if err := e.run(); err != nil {
 		s.o.Logger.Info("a command's stream broke off", "pod", k, "error", err)
 	}
@@ -125,11 +126,13 @@ func execRequest(r *http.Request) (*kv.ExecRequest, error) {
 
 // An execution is one command with both its ends.
 type execution struct {
-	ctx    context.Context // ends when the client is gone or the command has ended
+	server context.Context // ends when the server stops
+	ctx    context.Context // ends then, too, and when the client is gone or the command has ended
 	cancel context.CancelFunc
 	node   Conn
 	client session
 	tty    bool
+	ping   time.Duration
 }
 
 // run blocks until the command has ended or the client is gone, and everything
@@ -138,14 +141,15 @@ func (e *execution) run() error {
 	var g sync.WaitGroup
 	g.Go(func() {
 		e.client.serve(e)
-		e.cancel() // the client is gone
+		e.gone()
 	})
 	g.Go(e.pings)
+	defer context.AfterFunc(e.server, e.client.close)() // or a client that does not read would outlive the server
 	status, err := e.output()
-	gone := e.ctx.Err() != nil
+	over := e.ctx.Err() != nil
 	e.cancel()
 	e.node.Close(nil)
-	if gone {
+	if over {
 		e.client.close()
 		g.Wait()
 		return nil
@@ -176,7 +180,7 @@ func (e *execution) output() (metav1.Status, error) {
 		switch channel {
 		case kv.ChannelStdout, kv.ChannelStderr:
 			if err := e.client.write(channel, data); err != nil {
-				e.cancel() // the client is gone
+				e.gone()
 				return metav1.Status{}, err
 			}
 		case kv.ChannelResult:
@@ -189,16 +193,25 @@ func (e *execution) output() (metav1.Status, error) {
 }
 
 func (e *execution) pings() {
-	t := time.NewTicker(pingPause)
+	t := time.NewTicker(e.ping)
 	defer t.Stop()
 	for {
 		select {
 		case <-e.ctx.Done():
 			return
 		case <-t.C:
-			e.client.ping()
+			if e.client.ping() != nil {
+				e.gone()
+				return
+			}
 		}
 	}
+}
+
+// gone is called when the client is.
+func (e *execution) gone() {
+	e.cancel()
+	e.client.close()
 }
 
 // stdin implements input.

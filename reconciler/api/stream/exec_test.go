@@ -241,6 +241,76 @@ func TestClientGone(t *testing.T) {
 	}
 }
 
+// The command does not read, so neither is the client's input read, nor its end.
+// (client-go's own SPDY cannot hang up while it writes, so it is no such client.)
+func TestClientGoneWhileItsInputWaits(t *testing.T) {
+	everyTransport(t, []string{"websocket v5", "websocket v4"}, func(t *testing.T, name string) {
+		ended := make(chan struct{})
+		g := newRig(t, func(r kv.StreamRequest, n nodeSide) error {
+			defer close(ended)
+			<-n.ctx.Done()
+			return nil
+		})
+		g.streams.ping = 20 * time.Millisecond
+		var sent counted
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() {
+			done <- g.run(ctx, name, remotecommand.StreamOptions{Stdin: &sent, Stdout: io.Discard}, "sleep")
+		}()
+		var before int64 = -1
+		eventually(t, "the client is held back", func() bool {
+			time.Sleep(50 * time.Millisecond)
+			now := sent.n.Load()
+			still := now > 1<<20 && now == before
+			before = now
+			return still
+		})
+		if n := sent.n.Load(); n > 64<<20 {
+			t.Errorf("%d bytes were taken from the client", n)
+		}
+		cancel()
+		<-done
+		select {
+		case <-ended:
+		case <-time.After(15 * time.Second):
+			t.Error("the command goes on")
+		}
+	})
+}
+
+// counted is an endless input.
+type counted struct{ n atomic.Int64 }
+
+func (c *counted) Read(p []byte) (int, error) {
+	c.n.Add(int64(len(p)))
+	return len(p), nil
+}
+
+// A server that stops ends its commands, and clients that do not read.
+func TestServerStops(t *testing.T) {
+	everyTransport(t, best, func(t *testing.T, name string) {
+		g := newRig(t, func(r kv.StreamRequest, n nodeSide) error {
+			for n.write(kv.ChannelStdout, strings.Repeat("x", 32<<10)) == nil {
+			}
+			return nil
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		g.base = ctx
+		gate := &gatedWriter{open: make(chan struct{})}
+		done := make(chan error)
+		go func() { done <- g.run(t.Context(), name, remotecommand.StreamOptions{Stdout: gate}, "yes") }()
+		eventually(t, "the command runs", func() bool { return g.streams.Counts().ExecOpen == 1 })
+		stop()
+		eventually(t, "it has ended", func() bool { return g.streams.Counts().ExecOpen == 0 })
+		close(gate.open)
+		// Over SPDY client-go takes any end of the connection for a good one.
+		if err := <-done; err == nil && name != "spdy" {
+			t.Error("the client believes that the command has ended")
+		}
+	})
+}
+
 func TestManyCommandsAtOnce(t *testing.T) {
 	g := newRig(t, shell)
 	var group errgroup.Group

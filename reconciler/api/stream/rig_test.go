@@ -153,6 +153,7 @@ type rig struct {
 	pod     *corev1.Pod
 	streams *Streams
 	server  *httptest.Server
+	base    context.Context // of requests; nil: one that does not end
 }
 
 func newRig(t testing.TB, handle func(r kv.StreamRequest, n nodeSide) error) *rig {
@@ -182,6 +183,11 @@ func newRig(t testing.TB, handle func(r kv.StreamRequest, n nodeSide) error) *ri
 }
 
 func (g *rig) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if g.base != nil {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer context.AfterFunc(g.base, cancel)()
+		r = r.WithContext(ctx)
+	}
 	parts := strings.Split(r.URL.Path, "/") // /api/v1/namespaces/N/pods/P/S
 	k := schema.PodKey{Namespace: parts[4], Name: parts[6]}
 	if parts[7] == "log" {

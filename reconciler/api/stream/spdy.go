@@ -1,10 +1,12 @@
 package stream
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -32,6 +34,7 @@ const spdyStreams = 30 * time.Second
 // command's, made by the client.
 type spdySession struct {
 	conn     httpstream.Connection
+	raw      net.Conn // beneath conn
 	protocol string
 	streams  map[string]httpstream.Stream // by type; complete before anybody looks
 }
@@ -49,7 +52,8 @@ func upgradeSPDY(w http.ResponseWriter, r *http.Request, request kv.ExecRequest)
 	made := make(chan madeStream)
 	gaveUp := make(chan struct{})
 	defer close(gaveUp)
-	s.conn = spdy.NewResponseUpgraderWithPings(pingPause).UpgradeResponse(w, r, func(x httpstream.Stream, replied <-chan struct{}) error {
+	h := &hijacker{ResponseWriter: w}
+	s.conn = spdy.NewResponseUpgrader().UpgradeResponse(h, r, func(x httpstream.Stream, replied <-chan struct{}) error {
 		select {
 		case made <- madeStream{x, replied}:
 			return nil
@@ -60,11 +64,24 @@ func upgradeSPDY(w http.ResponseWriter, r *http.Request, request kv.ExecRequest)
 	if s.conn == nil {
 		return nil, errors.New("the connection cannot be upgraded to SPDY")
 	}
+	s.raw = h.conn
 	if err := s.gather(made, s.wanted(request)); err != nil {
 		s.close()
 		return nil, err
 	}
 	return s, nil
+}
+
+// A hijacker keeps the connection that is taken from a response.
+type hijacker struct {
+	http.ResponseWriter
+	conn net.Conn
+}
+
+// Hijack implements http.Hijacker.
+func (h *hijacker) Hijack() (conn net.Conn, rw *bufio.ReadWriter, err error) {
+	h.conn, rw, err = http.NewResponseController(h.ResponseWriter).Hijack()
+	return h.conn, rw, err
 }
 
 // A madeStream is a stream that the client has made; it can be used once the
@@ -153,8 +170,12 @@ func (s *spdySession) write(channel byte, data []byte) error {
 	return err
 }
 
-// ping implements session: the connection does it.
-func (s *spdySession) ping() {}
+// ping implements session. A ping of SPDY would wait for its answer, which is not
+// read while the input is not; an empty frame is a sign of life, too.
+func (s *spdySession) ping() error {
+	_, err := s.streams[corev1.StreamTypeError].Write(nil)
+	return err
+}
 
 // finish implements session.
 func (s *spdySession) finish(status metav1.Status) {
@@ -175,5 +196,9 @@ func (s *spdySession) finish(status metav1.Status) {
 	}
 }
 
-// close implements session.
-func (s *spdySession) close() { s.conn.Close() }
+// close implements session. To say goodbye in SPDY would wait for a client that
+// does not read, so the connection is cut first.
+func (s *spdySession) close() {
+	s.raw.Close()
+	s.conn.Close()
+}

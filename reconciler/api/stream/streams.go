@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -64,6 +65,7 @@ type Options struct {
 // Streams serves logs and commands of pods.
 type Streams struct {
 	o    Options
+	ping time.Duration // between signs of life to a command's client
 	logs counter
 	exec counter
 	all  atomic.Int64
@@ -87,7 +89,7 @@ func New(o Options) *Streams {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	return &Streams{o: o}
+	return &Streams{o: o, ping: defaultPing}
 }
 
 // Counts may be called at any time.

@@ -190,9 +190,10 @@ func (s *webSocket) write(channel byte, data []byte) error {
 	return w.Close()
 }
 
-// ping implements session. What it finds out, the reader and the writer are told.
-func (s *webSocket) ping() {
-	_ = s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(time.Second)) //nolint:errcheck // see above
+// ping implements session. It has no deadline: a write that is cut off would
+// break a connection whose client only reads slowly.
+func (s *webSocket) ping() error {
+	return s.conn.WriteControl(websocket.PingMessage, nil, time.Time{})
 }
 
 // finish implements session.
