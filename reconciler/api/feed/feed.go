@@ -314,6 +314,7 @@ func (f *Feed) step(n news, now time.Time) {
 			continue
 		}
 		if f.waitsForLost(k, now) {
+			delete(f.held, k)
 			continue
 		}
 		a, ok := f.compose(k)

@@ -8,6 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -398,3 +401,43 @@ func TestAWipedStore(t *testing.T) {
 		}
 	}
 }
+
+// A daemon starts while much is written, its own writes among it: whenever a
+// feed begins, what it shows in the end is what the first one shows.
+func TestAFeedBeginsInTheMiddle(t *testing.T) {
+	s := newServer(t)
+	c := &chaos{control: newControl(t, s.store, time.Minute), random: rand.New(rand.NewPCG(5, 6))}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	var others []*Feed
+	for i := range 200 {
+		c.step()
+		if i%20 == 7 {
+			f := New(Options{Cache: cache.New(cache.Options{}), Desired: c.desired, Assignments: c.assignments, Actual: c.actual, Events: c.events, Logger: quiet()})
+			others = append(others, f)
+			running.Go(func() { _ = f.Run(ctx) })
+		}
+	}
+	c.quiet()
+	want := c.withoutVersions()
+	for n, f := range others {
+		other := *c.control
+		other.cache = f.Cache
+		eventually(t, fmt.Sprintf("feed %d shows the same", n), func() bool {
+			return f.Ready() && maps.Equal(other.withoutVersions(), want)
+		})
+	}
+	cancel()
+	running.Wait()
+}
+
+// withoutVersions is contents, but for the versions.
+func (c *control) withoutVersions() map[string]string {
+	all := c.contents()
+	for k, text := range all {
+		all[k] = resourceVersion.ReplaceAllString(strings.SplitN(text, " ", 2)[1], "")
+	}
+	return all
+}
+
+var resourceVersion = regexp.MustCompile(`"resourceVersion":"[0-9]+"`)
