@@ -40,11 +40,12 @@ type imageStore struct {
 	log         *slog.Logger
 	mirrors     map[string][]string
 	wire        *wire
-	owner       string        // the instance; "": a person at the machine
+	owner       string // the instance; "": a person at the machine
+	byHand      string // the instance for which that person works; "" when nobody does
 	disk        *imageDisk
 	slots       chan struct{} // one per pull under way
 	flight      singleflight.Group
-	turns       podLocks // by image name: one pull at a time, with whatever credentials
+	turns       podLocks        // by image name: one pull at a time, with whatever credentials
 	life        context.Context // of pulls, which go on when their caller leaves
 	end         context.CancelFunc
 	pulls       sync.WaitGroup

@@ -314,12 +314,12 @@ func TestWhichCredentialsAreFor(t *testing.T) {
 		"registry.example.com:5000":      {"registry.example.com/a:1", false},
 		"registry.example.com.evil.test": {"registry.example.com/a:1", false},
 	} {
-		got := credentialsFor(c.image, []corev1.Secret{dockerConfig(at, "u", "p")})
+		got, _ := credentialsFor(c.image, []corev1.Secret{dockerConfig(at, "u", "p")})
 		if (got[0].password == "p") != c.want {
 			t.Errorf("%s for %s: %v, want %v", at, c.image, !c.want, c.want)
 		}
 	}
-	close := credentialsFor("r.test/a/b:1", []corev1.Secret{dockerConfig("r.test", "far", "p"), dockerConfig("r.test/a", "near", "p")})
+	close, _ := credentialsFor("r.test/a/b:1", []corev1.Secret{dockerConfig("r.test", "far", "p"), dockerConfig("r.test/a", "near", "p")})
 	if len(close) != 2 || close[0].user != "near" {
 		t.Errorf("the closest is not first: %+v", close)
 	}

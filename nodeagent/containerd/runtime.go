@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -58,6 +59,7 @@ type Runtime struct {
 	client *client.Client
 	log    *slog.Logger
 	images *imageStore
+	gc     *imageGC
 	limits host
 
 	life    context.Context // ends with Close; what goes on in the background hangs on it
@@ -129,6 +131,9 @@ func New(o Options) (*Runtime, error) {
 	}
 	r.life, r.end = context.WithCancel(context.Background())
 	r.images = newImageStore(c, o)
+	if r.gc, err = newImageGC(r.images, o); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
 	return r, nil
 }
 

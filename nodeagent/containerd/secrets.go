@@ -131,7 +131,7 @@ func covers(at, registry, repository string) (depth int, ok bool) {
 	case "v1", "v2": // of the registry's API, as Docker writes it
 		prefix = rest
 	}
-	if !strings.HasPrefix(repository, strings.TrimSuffix(prefix, "/")) {
+	if !strings.HasPrefix(repository, prefix) {
 		return 0, false
 	}
 	return len(prefix), true
