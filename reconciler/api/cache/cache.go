@@ -15,10 +15,10 @@ import (
 
 // Options bound a cache.
 type Options struct {
-	Window int // events kept of each kind; 0: 4096
+	Window int // events kept of each kind, for some minutes; 0: 4096
 	// WindowBytes is how much the events may keep in memory that would else be
 	// free, roughly, in bytes; a quarter of what the objects themselves take is
-	// added to it. 0: 2 MiB.
+	// added to it. 0: 12 MiB.
 	WindowBytes int
 	// EncodedBytes bounds the encodings that are kept, in bytes; beyond it they
 	// are made for each reader. 0: 128 MiB.
@@ -30,7 +30,7 @@ func (o Options) withDefaults() Options {
 		o.Window = 4096
 	}
 	if o.WindowBytes <= 0 {
-		o.WindowBytes = 2 << 20
+		o.WindowBytes = 12 << 20
 	}
 	if o.EncodedBytes <= 0 {
 		o.EncodedBytes = 128 << 20

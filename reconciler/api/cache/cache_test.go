@@ -330,6 +330,43 @@ func TestEncodings(t *testing.T) {
 	}
 }
 
+// The window is of minutes: who is idle holds no events.
+func TestEventsAge(t *testing.T) {
+	c := New(Options{})
+	put(c, "a", "x", "n1", 10)
+	c.Sweep()
+	put(c, "a", "x", "n2", 20)
+	for range 9 {
+		c.Sweep()
+	}
+	if _, err := c.Watch(schema.Pods, "", 0); err != nil {
+		t.Errorf("too early: %v", err)
+	}
+	c.Sweep()
+	if _, err := c.Watch(schema.Pods, "", 0); !errors.Is(err, ErrGone) {
+		t.Errorf("from before the window: %v", err)
+	}
+	w, err := c.Watch(schema.Pods, "", 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := next(t, w); e.Version != 20 {
+		t.Errorf("event %d", e.Version)
+	}
+	c.Sweep()
+	if s := c.Stats(); s.Events != 0 || c.kept != 0 || c.shelves[schema.Pods].ring.events != nil {
+		t.Errorf("kept: %+v, %d bytes", s, c.kept)
+	}
+	if _, err := c.Watch(schema.Pods, "", 19); !errors.Is(err, ErrGone) {
+		t.Errorf("from before the window: %v", err)
+	}
+	none(t, w) // it had seen all, and goes on
+	put(c, "a", "x", "n3", 30)
+	if e := next(t, w); e.Version != 30 || e.Old.Version != 20 {
+		t.Errorf("event %+v", e)
+	}
+}
+
 // Readers of every sort beside one writer; for the race detector.
 func TestEverybodyAtOnce(t *testing.T) {
 	c := New(Options{Window: 64})

@@ -104,8 +104,10 @@ func (e *encodings) get(p *atomic.Pointer[encoding], encode func() ([]byte, erro
 }
 
 // Sweep drops the encodings that nobody has wanted since the Sweep before the
-// last. Call it every half a minute or so; it costs nothing when there are none.
+// last, and the events that happened before the last ten. Call it every half a
+// minute: so an idle cache holds no more than its objects.
 func (c *Cache) Sweep() {
+	c.age()
 	if c.encodings.bytes.Load() == 0 {
 		return
 	}

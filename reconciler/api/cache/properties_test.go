@@ -108,7 +108,7 @@ func TestWatchersSeeExactlyTheChanges(t *testing.T) {
 		for range rapid.IntRange(1, 120).Draw(t, "steps") {
 			k := key(rapid.SampledFrom([]string{"a", "b"}).Draw(t, "namespace"), rapid.SampledFrom([]string{"x", "y", "z"}).Draw(t, "name"))
 			x := rapid.SampledFrom(clients).Draw(t, "client")
-			switch rapid.IntRange(0, 6).Draw(t, "step") {
+			switch rapid.IntRange(0, 7).Draw(t, "step") {
 			case 0, 1:
 				c.Put(k, pod(k.Namespace, k.Name, fmt.Sprint(rapid.IntRange(0, 3).Draw(t, "host"))), uint64(rapid.IntRange(0, 200).Draw(t, "version")))
 			case 2:
@@ -121,6 +121,8 @@ func TestWatchersSeeExactlyTheChanges(t *testing.T) {
 				if x.w != nil {
 					x.version, x.w = x.w.Version(), nil
 				}
+			case 7:
+				c.Sweep()
 			case 6:
 				c.Put(schema.ObjectKey{Kind: schema.Services, Namespace: "a", Name: k.Name}, newService(k.Name), 0)
 			}

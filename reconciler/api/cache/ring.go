@@ -1,6 +1,9 @@
 package cache
 
-import "sort"
+import (
+	"slices"
+	"sort"
+)
 
 // A ring is the newest events of one kind, oldest first. Events are numbered
 // from 0 in the order in which they happened, for ever: a number below first has
@@ -9,9 +12,10 @@ type ring struct {
 	events []Event // a circle; its size is a power of two
 	start  int     // index of the oldest
 	count  int
-	first  uint64 // number of the oldest
-	floor  uint64 // version of the newest event that left; every later one is here
-	kept   int    // weight of all events
+	first  uint64   // number of the oldest
+	floor  uint64   // version of the newest event that left; every later one is here
+	kept   int      // weight of all events
+	marks  []uint64 // end at each of the last Sweeps, oldest first
 }
 
 // end is the number of the next event.
@@ -49,6 +53,29 @@ func (r *ring) drop() int {
 	r.first++
 	r.kept -= w
 	return w
+}
+
+// sweepsKept is for how many Sweeps an event is kept, if there is room.
+const sweepsKept = 10
+
+// age forgets what happened before the last Sweeps.
+func (c *Cache) age() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.shelves {
+		r := &s.ring
+		r.marks = append(r.marks, r.end())
+		if len(r.marks) <= sweepsKept {
+			continue
+		}
+		for r.first < r.marks[0] {
+			c.kept -= r.drop()
+		}
+		r.marks = slices.Delete(r.marks, 0, 1)
+		if r.count == 0 {
+			r.events, r.start = nil, 0
+		}
+	}
 }
 
 // clear forgets all events and returns what they weighed.
