@@ -143,7 +143,10 @@ func (w *worker) pull(ctx context.Context, want *corev1.Pod, act pod.PullImage) 
 	r := ImageRequest{Image: c.Image, Policy: c.ImagePullPolicy, Auth: w.a.objects.pullSecrets(want), Pulling: func() {
 		asked.Store(true)
 		w.say(act.Container, "Pulling", fmt.Sprintf("Pulling image %q", c.Image))
+	}, Progress: func(p PullProgress) {
+		w.post(func(w *worker) { w.pulling(act, p) })
 	}}
+	w.tellMissingSecrets(want)
 	w.beside.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, pullLimit)
 		defer cancel()
@@ -170,7 +173,7 @@ var errImageName = errors.New("invalid image name")
 // pulled keeps how a pull ended.
 func (w *worker) pulled(act pod.PullImage, r ImageRequest, img Image, asked bool, err error) {
 	note := w.known.Containers[act.Container]
-	note.Image.Pulling = false
+	note.Image.Pulling, note.Image.Progress = false, ""
 	switch {
 	case err == nil:
 		note.Image.Ready, note.Image.Failure = true, pod.Failure{}
@@ -182,7 +185,7 @@ func (w *worker) pulled(act pod.PullImage, r ImageRequest, img Image, asked bool
 	case errors.Is(err, context.Canceled):
 	default:
 		reason := imageReason(r, err)
-		note.Image.Failure = failed(note.Image.Failure, reason, err, pod.FirstPullPause)
+		note.Image.Failure = notBefore(failed(note.Image.Failure, reason, err, pod.FirstPullPause), err)
 		w.tellNoImage(act.Container, r, reason, err)
 		w.log.Warn("cannot have image", "container", act.Container, "image", r.Image, "retry", note.Image.Failure.RetryAt, "err", err)
 	}

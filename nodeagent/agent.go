@@ -33,6 +33,8 @@ type agent struct {
 	pods    map[types.UID]*worker
 	waiting map[schema.PodKey]*corev1.Pod // successor of a pod of that name that is not gone yet
 	named   map[types.UID]bool            // by the last whole set, and what came since
+
+	imageDisk *ImageCollection // as last looked at; nil: not yet
 }
 
 func newAgent(cfg Config) (*agent, error) {

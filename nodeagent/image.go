@@ -2,9 +2,15 @@ package nodeagent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pawl-project/pawl/nodeagent/pod"
 )
 
 // Bytes is a number of bytes, for people: "12.3 MiB".
@@ -65,4 +71,40 @@ func (c ImageCollection) Short() bool { return c.Freed < c.Wanted }
 // Full says whether the disk is still fuller than it should be.
 func (c ImageCollection) Full() bool {
 	return c.Capacity > 0 && c.Used*100 >= c.Capacity*Bytes(c.High)
+}
+
+// pulling keeps how far a pull is.
+func (w *worker) pulling(act pod.PullImage, p PullProgress) {
+	note := w.known.Containers[act.Container]
+	if note.Image.Attempt == act.Attempt && note.Image.Pulling {
+		note.Image.Progress = p.String()
+		w.known.Containers[act.Container] = note
+	}
+}
+
+// tellMissingSecrets tells of imagePullSecrets that are not here. The pull goes
+// ahead without them, as it may do.
+func (w *worker) tellMissingSecrets(p *corev1.Pod) {
+	var missing []string
+	for _, r := range p.Spec.ImagePullSecrets {
+		if _, ok := w.a.objects.Secret(p.Namespace, r.Name); !ok {
+			missing = append(missing, r.Name)
+		}
+	}
+	if len(missing) > 0 {
+		w.warn("", "FailedToRetrieveImagePullSecret", fmt.Sprintf(
+			"Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.", strings.Join(missing, ", ")))
+	}
+}
+
+// notBefore is a failure that is not tried again before its error allows it: a
+// registry may ask to be left alone for a while.
+func notBefore(f pod.Failure, err error) pod.Failure {
+	var asks interface{ RetryAfter() time.Duration }
+	if errors.As(err, &asks) {
+		if at := f.At.Add(jittered(asks.RetryAfter())); at.After(f.RetryAt) {
+			f.RetryAt = at
+		}
+	}
+	return f
 }

@@ -91,7 +91,7 @@ func (a *agent) runtimeVersion(ctx context.Context) (string, error) {
 }
 
 // nodeConditions says how the node is; runtimeErr is why the runtime does not
-// answer. Pressures are not measured yet, so they are not claimed either.
+// answer. Pressures that are not measured are not claimed either.
 func (a *agent) nodeConditions(runtimeErr error, last map[corev1.NodeConditionType]corev1.NodeCondition) []corev1.NodeCondition {
 	now := metav1.Now()
 	c := corev1.NodeCondition{
@@ -101,10 +101,16 @@ func (a *agent) nodeConditions(runtimeErr error, last map[corev1.NodeConditionTy
 	if runtimeErr != nil {
 		c.Status, c.Reason, c.Message = corev1.ConditionFalse, "RuntimeNotReady", runtimeErr.Error()
 	}
-	if old, ok := last[c.Type]; ok && old.Status == c.Status {
-		c.LastTransitionTime = old.LastTransitionTime
+	all := []corev1.NodeCondition{c}
+	if disk, ok := a.diskCondition(now); ok {
+		all = append(all, disk)
 	}
-	return []corev1.NodeCondition{c}
+	for i := range all {
+		if old, ok := last[all[i].Type]; ok && old.Status == all[i].Status {
+			all[i].LastTransitionTime = old.LastTransitionTime
+		}
+	}
+	return all
 }
 
 // total is what the machine has; capacity what of it may be given to pods.

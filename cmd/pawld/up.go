@@ -36,6 +36,8 @@ type upConfig struct {
 	node       string
 	containerd string
 	mirrors    []string
+	gcHigh     int // per cent of the images' disk
+	gcLow      int
 	podCIDR    string
 	git        reconciler.Git
 	logLevel   string
@@ -76,6 +78,8 @@ start takes them over. "pawld down" stops and removes them.`,
 	f.StringVar(&c.node, "node-name", "", "name of this node (default: the machine's host name)")
 	f.StringVar(&c.containerd, "containerd", "", "address of a containerd to use (default: a private one is started)")
 	f.StringArrayVar(&c.mirrors, "registry-mirror", nil, "pull images of HOST from URL instead, as HOST=URL; repeatable")
+	f.IntVar(&c.gcHigh, "image-gc-high", 85, "per cent of their disk in use above which unused images are removed; 100: never")
+	f.IntVar(&c.gcLow, "image-gc-low", 80, "per cent of their disk in use down to which unused images are removed")
 	f.StringVar(&c.podCIDR, "pod-cidr", "10.42.0.0/24", "range of the pods' addresses on this node")
 	f.StringVar(&c.git.URL, "git-url", "", "follow this remote repository instead of the built-in one (https, ssh or file)")
 	f.StringVar(&c.git.Branch, "git-branch", "main", "branch that is deployed")
@@ -104,6 +108,9 @@ func up(ctx context.Context, c *upConfig, logTo io.Writer) error {
 	mirrors, err := parseMirrors(c.mirrors)
 	if err != nil {
 		return err
+	}
+	if c.gcLow < 1 || c.gcLow > c.gcHigh || c.gcHigh > 100 {
+		return fmt.Errorf("--image-gc-high %d and --image-gc-low %d: want 1 to 100, and low not above high", c.gcHigh, c.gcLow)
 	}
 	if err := c.instance.open(); err != nil {
 		return err
@@ -204,6 +211,9 @@ func (c *upConfig) runtime(address string, net *network.Network, mirrors map[str
 		Network:  net,
 		Mirrors:  mirrors,
 		Logger:   log.With("room", "containerd"),
+
+		ImageGCHigh: c.gcHigh,
+		ImageGCLow:  c.gcLow,
 	})
 }
 

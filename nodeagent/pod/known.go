@@ -41,7 +41,9 @@ type ImageNote struct {
 	Attempt int  // it is asked for before every attempt, as its policy may be Always
 	Ready   bool // present for that attempt
 	Pulling bool // being asked for
-	Failure Failure
+	// Progress says how far that is, for status; "" when it is not worth telling.
+	Progress string
+	Failure  Failure
 }
 
 // Probes is what the probes of one container found. It counts only while the

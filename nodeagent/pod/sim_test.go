@@ -24,6 +24,7 @@ type sim struct {
 	gone  bool
 
 	broken map[string]string // action → why it fails, until mended
+	slow   map[string]string // pull that takes its time → how far it is
 	serial int
 	dies   bool // processes exit when asked to stop
 }
@@ -31,7 +32,7 @@ type sim struct {
 func newSim(p *corev1.Pod) *sim {
 	t := time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)
 	p.CreationTimestamp = metav1.NewTime(t)
-	s := &sim{want: p, now: t, begun: t, broken: map[string]string{}, dies: true}
+	s := &sim{want: p, now: t, begun: t, broken: map[string]string{}, slow: map[string]string{}, dies: true}
 	s.seen = Seen{UID: p.UID, Key: keyOf(p)}
 	s.forget()
 	return s
@@ -86,6 +87,12 @@ func (s *sim) do(a Action) bool {
 	case SetupVolumes:
 		s.known.VolumesReady, s.known.Volumes = true, Failure{}
 	case PullImage:
+		if far, ok := s.slow[name]; ok {
+			s.note(a.Container, func(n *Note) {
+				n.Image = ImageNote{Attempt: a.Attempt, Pulling: true, Progress: far, Failure: n.Image.Failure}
+			})
+			break
+		}
 		s.note(a.Container, func(n *Note) { n.Image = ImageNote{Attempt: a.Attempt, Ready: true} })
 	case Start:
 		s.serial++

@@ -124,14 +124,19 @@ func (v *view) unstarted(s corev1.ContainerStatus, c *corev1.Container, init boo
 		s.State.Waiting = w
 		return s
 	}
-	s.State.Waiting = &corev1.ContainerStateWaiting{Reason: ReasonCreating}
-	if len(v.want.Spec.InitContainers) > 0 {
-		s.State.Waiting.Reason = ReasonInitializing
-	}
+	s.State.Waiting = &corev1.ContainerStateWaiting{Reason: v.creating()}
 	if f := v.obstacle(); f.Count > 0 && v.hasTurn(c, init) {
 		s.State.Waiting.Message = f.Message
 	}
 	return s
+}
+
+// creating is the reason of a container that only takes its time.
+func (v *view) creating() string {
+	if len(v.want.Spec.InitContainers) > 0 {
+		return ReasonInitializing
+	}
+	return ReasonCreating
 }
 
 // vanished is the status of a container that went without its exit being seen.
@@ -193,6 +198,8 @@ func (v *view) awaits(c *corev1.Container, o outlook) *corev1.ContainerStateWait
 	switch {
 	case note.Start.Count > 0 && o.stage == starting:
 		return &corev1.ContainerStateWaiting{Reason: note.Start.Reason, Message: note.Start.Message}
+	case note.Image.Pulling && note.Image.Progress != "" && o.stage == starting:
+		return &corev1.ContainerStateWaiting{Reason: v.creating(), Message: note.Image.Progress}
 	case img.Count > 0 && o.stage == starting:
 		return v.imageAwaited(c, img)
 	case o.stage == starting && o.newest != nil:

@@ -86,6 +86,11 @@ func tell(t *testing.T, s *sim, f []string, line string) *sim {
 	case "break": // break ACTION = WHY
 		action, why, _ := strings.Cut(strings.TrimPrefix(line, "break "), " = ")
 		s.broken[action] = why
+	case "slow": // slow ACTION = HOW FAR: a pull that goes on
+		action, far, _ := strings.Cut(strings.TrimPrefix(line, "slow "), " = ")
+		s.slow[action] = far
+	case "pulled": // pulled NAME: the slow pull has come to its end
+		s.note(f[1], func(n *Note) { n.Image = ImageNote{Attempt: n.Image.Attempt, Ready: true} })
 	case "mend":
 		s.broken = map[string]string{}
 	case "restart-agent":
