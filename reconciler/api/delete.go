@@ -13,7 +13,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pawl-project/pawl/reconciler/api/cache"
 	"github.com/pawl-project/pawl/schema"
@@ -138,7 +137,7 @@ func (q *request) restart(ctx context.Context, i *cache.Item, o *metav1.DeleteOp
 	if slices.Contains(o.DryRun, metav1.DryRunAll) {
 		return ending(pod, metav1.NewTime(q.Now()), o.GracePeriodSeconds), nil
 	}
-	var uid types.UID = pod.UID
+	uid := pod.UID
 	ended, err := q.RestartPod(ctx, schema.PodKey{Namespace: pod.Namespace, Name: pod.Name}, uid, o.GracePeriodSeconds)
 	if err != nil {
 		return nil, err
