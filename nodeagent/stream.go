@@ -75,25 +75,43 @@ func (a *agent) Stream(ctx context.Context, r kv.StreamRequest, s *kv.Stream) er
 	if !ok {
 		return kv.StreamErrorf(schema.ErrRefused, "the runtime of node %s has neither logs nor commands", a.cfg.Node)
 	}
+	if f, ok := rt.(Forwarder); ok && r.Verb == kv.StreamForward && r.Forward != nil {
+		return a.streamForward(ctx, f, r, s)
+	}
 	status, err := a.shownStatus(r)
 	if err != nil {
 		return err
 	}
+	attacher, attaches := rt.(Attacher)
+	archiver, archives := rt.(Archiver)
 	switch {
 	case r.Verb == kv.StreamLog && r.Log != nil:
 		return streamLog(ctx, rt, r, status, s)
 	case r.Verb == kv.StreamExec && r.Exec != nil && len(r.Exec.Command) > 0:
 		return a.streamExec(ctx, rt, r, status, s)
+	case attaches && r.Verb == kv.StreamAttach && r.Attach != nil:
+		return a.streamAttach(ctx, attacher, r, status, s)
+	case archives && r.Verb == kv.StreamArchive && r.Archive != nil:
+		return a.streamArchive(ctx, archiver, r, status, s)
 	}
 	return kv.StreamErrorf(schema.ErrRefused, "a request for a stream that this node does not know")
 }
 
-// shownStatus is what the control plane was last told of the request's container.
-func (a *agent) shownStatus(r kv.StreamRequest) (*corev1.ContainerStatus, error) {
+// worker is who keeps the request's pod; nil when there is no such pod.
+func (a *agent) worker(r kv.StreamRequest) *worker {
 	a.mu.Lock()
 	w := a.pods[r.UID]
 	a.mu.Unlock()
 	if w == nil || w.key != r.Pod || w.isGone() {
+		return nil
+	}
+	return w
+}
+
+// shownStatus is what the control plane was last told of the request's container.
+func (a *agent) shownStatus(r kv.StreamRequest) (*corev1.ContainerStatus, error) {
+	w := a.worker(r)
+	if w == nil {
 		return nil, kv.StreamErrorf(schema.ErrNotFound, "pods %q not found", r.Pod.Name)
 	}
 	w.mu.Lock()
@@ -204,10 +222,7 @@ func (a *agent) streamExec(ctx context.Context, rt Streamer, r kv.StreamRequest,
 func commandOver(ctx context.Context, e *kv.ExecRequest, s *kv.Stream) Command {
 	c := Command{Argv: e.Command, TTY: e.TTY}
 	if e.Stdin {
-		c.Stdin = func(ctx context.Context) ([]byte, error) {
-			_, data, err := s.Recv(ctx)
-			return data, err
-		}
+		c.Stdin = received(s)
 	}
 	if e.Stdout {
 		c.Stdout = channelWriter{ctx, s, kv.ChannelStdout}

@@ -11,7 +11,7 @@ import (
 )
 
 // A stream carries bytes both ways between the control plane and a node: a
-// log that is read, a command that is run. The control plane opens it; the node
+// log that is read, a command that is run, a connection into a pod, files. The control plane opens it; the node
 // accepts it or says why not. Each side may send only as much as the other has
 // granted, so a slow reader holds its writer back and costs one window of
 // memory. Everything of a stream ends when either side closes it, when a
@@ -31,8 +31,11 @@ type StreamVerb string
 
 // The verbs of streams.
 const (
-	StreamLog  StreamVerb = "log"
-	StreamExec StreamVerb = "exec"
+	StreamLog     StreamVerb = "log"
+	StreamExec    StreamVerb = "exec"
+	StreamAttach  StreamVerb = "attach"      // to the container's own process; as exec
+	StreamForward StreamVerb = "portforward" // one TCP connection; stdin and stdout are its two directions
+	StreamArchive StreamVerb = "archive"     // files as a tar: read from stdout, or written from stdin with a StreamResult at the end
 )
 
 // A StreamRequest is what the control plane asks of a node.
@@ -43,6 +46,9 @@ type StreamRequest struct {
 	Container string                `json:"container"` // a name of the pod's spec; init containers too
 	Log       *corev1.PodLogOptions `json:"log,omitempty"`
 	Exec      *ExecRequest          `json:"exec,omitempty"`
+	Attach    *AttachRequest        `json:"attach,omitempty"`
+	Forward   *ForwardRequest       `json:"forward,omitempty"` // of the pod, not of a container
+	Archive   *ArchiveRequest       `json:"archive,omitempty"`
 }
 
 // An ExecRequest is a command to run in a container.
@@ -54,7 +60,31 @@ type ExecRequest struct {
 	Stderr  bool     `json:"stderr,omitempty"`
 }
 
-// A StreamResult is how a command ended.
+// An AttachRequest says which of a process' streams are wanted. Whether it has a
+// terminal is the container's matter; then there is no stderr of its own.
+type AttachRequest struct {
+	Stdin  bool `json:"stdin,omitempty"`
+	Stdout bool `json:"stdout,omitempty"`
+	Stderr bool `json:"stderr,omitempty"`
+}
+
+// A ForwardRequest names a port of the pod's own loopback address.
+type ForwardRequest struct {
+	Port uint16 `json:"port"`
+}
+
+// An ArchiveRequest names files of a container.
+type ArchiveRequest struct {
+	Path string `json:"path"` // from the container's root; its links lead nowhere else
+	// Write: take a tar from stdin. Else the tar of what is at Path is sent.
+	Write bool `json:"write,omitempty"`
+	// Base is the name that what is written gets when Path is a directory.
+	Base string `json:"base,omitempty"`
+	// NoPreserve: owner and mode are not taken from the tar.
+	NoPreserve bool `json:"noPreserve,omitempty"`
+}
+
+// A StreamResult is how a command, or the writing of files, ended.
 type StreamResult struct {
 	ExitCode int    `json:"exitCode"`
 	Error    string `json:"error,omitempty"` // why it could not be run; "": it ran and exited with ExitCode

@@ -96,6 +96,13 @@ func (s *Stream) Accept() error {
 	return s.accept()
 }
 
+// Accepted says whether the control plane was told that the node has accepted.
+func (s *Stream) Accepted() bool {
+	s.out.Lock()
+	defer s.out.Unlock()
+	return s.out.accepted
+}
+
 // accept is called with out held.
 func (s *Stream) accept() error {
 	if !s.node || s.out.accepted {

@@ -100,11 +100,11 @@ func TestStreamsAreBounded(t *testing.T) {
 	first := mustOpen(t, g.streams, "n1")
 	mustOpen(t, g.streams, "n1")
 	mustOpen(t, g.streams, "n1")
-	if _, err := g.streams.Open(t.Context(), "n1", StreamRequest{}); !errors.Is(err, schema.ErrUnavailable) || !strings.Contains(err.Error(), "3 logs and commands open on node n1") {
+	if _, err := g.streams.Open(t.Context(), "n1", StreamRequest{}); !errors.Is(err, schema.ErrUnavailable) || !strings.Contains(err.Error(), "3 logs, commands and connections open on node n1") {
 		t.Errorf("a fourth of one node: %v", err)
 	}
 	mustOpen(t, g.streams, "n2")
-	if _, err := g.streams.Open(t.Context(), "n2", StreamRequest{}); !errors.Is(err, schema.ErrUnavailable) || !strings.Contains(err.Error(), "4 logs and commands") {
+	if _, err := g.streams.Open(t.Context(), "n2", StreamRequest{}); !errors.Is(err, schema.ErrUnavailable) || !strings.Contains(err.Error(), "4 logs, commands and connections") {
 		t.Errorf("a fifth in all: %v", err)
 	}
 	first.Close(nil)

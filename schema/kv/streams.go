@@ -17,7 +17,7 @@ const (
 	// streamsMost is how many streams there may be at a time, and streamsPerNode
 	// how many of one node.
 	streamsMost    = 512
-	streamsPerNode = 128
+	streamsPerNode = 256
 	// streamBudget is shared by the windows of all streams, in bytes, as far as
 	// windowLeast allows: the more there are, the smaller is the next one's. So all
 	// of them together stay below the 64 MiB that a server with default settings
@@ -160,9 +160,9 @@ func (s *Streams) admit(n schema.NodeName, x *Stream) error {
 	case s.closed:
 		return fmt.Errorf("the control plane is stopping: %w", schema.ErrUnavailable)
 	case len(s.open) >= s.most:
-		return fmt.Errorf("there are %d logs and commands open already, the most there may be; close some: %w", s.most, schema.ErrUnavailable)
+		return fmt.Errorf("there are %d logs, commands and connections open already, the most there may be; close some: %w", s.most, schema.ErrUnavailable)
 	case s.ofNode[n] >= s.perNode:
-		return fmt.Errorf("there are %d logs and commands open on node %s already, the most there may be; close some: %w", s.perNode, n, schema.ErrUnavailable)
+		return fmt.Errorf("there are %d logs, commands and connections open on node %s already, the most there may be; close some: %w", s.perNode, n, schema.ErrUnavailable)
 	}
 	s.open[x] = n
 	s.ofNode[n]++

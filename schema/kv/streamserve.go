@@ -120,7 +120,7 @@ func (v *streamServer) begin(id string, f streamFrame) {
 	case closed:
 		v.refuse(id, fmt.Errorf("node %s: its agent is stopping: %w", v.node, schema.ErrUnavailable))
 	case full:
-		v.refuse(id, fmt.Errorf("there are %d logs and commands open on node %s already, the most there may be; close some: %w", v.most, v.node, schema.ErrUnavailable))
+		v.refuse(id, fmt.Errorf("there are %d logs, commands and connections open on node %s already, the most there may be; close some: %w", v.most, v.node, schema.ErrUnavailable))
 	}
 }
 
