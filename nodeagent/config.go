@@ -25,6 +25,7 @@ type Config struct {
 	Conn kv.ConnOptions // to the control plane; the zero value: the agent lives from its last assignments
 	Link Link           // instead of Conn
 
+	Version  string              // of Pawl, for people
 	Labels   map[string]string   // of the node, besides the usual ones
 	NodeIP   string              // the first global unicast address of the machine
 	MaxPods  int                 // 110

@@ -70,7 +70,7 @@ func (a *agent) node(ctx context.Context, last map[corev1.NodeConditionType]core
 	n.Status = corev1.NodeStatus{
 		Capacity:    a.total(),
 		Allocatable: a.capacity(),
-		NodeInfo:    nodeInfo(version),
+		NodeInfo:    nodeInfo(version, a.cfg.Version),
 		Addresses:   []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: name}},
 		Conditions:  a.nodeConditions(err, last),
 	}
@@ -159,12 +159,15 @@ func memory() int64 {
 	return 0
 }
 
-func nodeInfo(version string) corev1.NodeSystemInfo {
+// nodeInfo says what the machine is. agent is Pawl's version, which stands where
+// Kubernetes has the kubelet's.
+func nodeInfo(runtimeVersion, agent string) corev1.NodeSystemInfo {
 	i := corev1.NodeSystemInfo{
+		KubeletVersion:          agent,
 		OperatingSystem:         runtime.GOOS,
 		Architecture:            runtime.GOARCH,
 		OSImage:                 osImage(),
-		ContainerRuntimeVersion: version,
+		ContainerRuntimeVersion: runtimeVersion,
 		MachineID:               firstLine("/etc/machine-id"),
 		BootID:                  firstLine("/proc/sys/kernel/random/boot_id"),
 		KernelVersion:           firstLine("/proc/sys/kernel/osrelease"),

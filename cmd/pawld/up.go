@@ -236,6 +236,7 @@ func (c *upConfig) agent(ctx context.Context, server *natsserver.Server, node sc
 	}
 	return nodeagent.Config{
 		Node:    node,
+		Version: version,
 		DataDir: filepath.Join(c.data, "agent"),
 		RunDir:  c.run,
 		Runtime: runtime,

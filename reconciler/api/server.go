@@ -54,7 +54,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.metrics.observe(rec)
 	rec.Header().Set("X-Content-Type-Options", "nosniff")
 	path := r.URL.Path
-	if t, ok := parseTarget(path); ok && t.resource != "" {
+	// A route of its own may lie where a resource would: it goes first.
+	if t, ok := parseTarget(path); ok && t.resource != "" && s.route(path) == nil {
 		s.serveResource(rec, r, t)
 		return
 	}
@@ -91,6 +92,11 @@ func (s *Server) pathHandler(path string) http.HandlerFunc {
 	case path == "/openapi/v3" || strings.HasPrefix(path, "/openapi/v3/"):
 		return s.openapi.ServeHTTP
 	}
+	return s.route(path)
+}
+
+// route is the handler of a further path; nil when there is none.
+func (s *Server) route(path string) http.HandlerFunc {
 	for _, route := range s.Extra {
 		if route.Path != "" && route.Path == path {
 			return func(w http.ResponseWriter, r *http.Request) { route.Handler(w, r, objectKey("", "", "")) }

@@ -39,11 +39,14 @@ func noSuchResource() error {
 // next are faults of ours: 500.
 func statusOf(err error, gr k8sschema.GroupResource, name string) metav1.Status {
 	var api apierrors.APIStatus
+	var ahead *cache.TooLarge
 	switch {
 	case errors.As(err, &api):
 		return withKind(api.Status())
 	case errors.Is(err, cache.ErrGone):
 		return withKind(apierrors.NewResourceExpired(err.Error()).ErrStatus)
+	case errors.As(err, &ahead): // Kubernetes: 504, come back in a second
+		return withKind(apierrors.NewTimeoutError(err.Error(), 1).ErrStatus)
 	case errors.Is(err, schema.ErrNotFound):
 		return withKind(apierrors.NewNotFound(gr, name).ErrStatus)
 	case errors.Is(err, schema.ErrConflict):

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/pawl-project/pawl/schema"
 	"github.com/pawl-project/pawl/schema/kv"
@@ -226,6 +227,7 @@ func (g *Gateway) takeNode(r kv.Request) {
 	e := &entry{key: key, node: n.name, lease: true}
 	stored, _ := g.o.Actual.Get(key)
 	old, _ := stored.Value.Object.(*corev1.Node)
+	g.identify(told, old, now)
 	if old == nil || now.Sub(n.written) > nodeWriteEvery || !sameNode(old, told) || g.inbox.has(key) {
 		text, err := json.Marshal(told)
 		if err == nil && len(text) > maxNode {
@@ -240,6 +242,16 @@ func (g *Gateway) takeNode(r kv.Request) {
 	}
 	if err := g.inbox.put(e, &job{request: r}); err != nil {
 		g.refuse(r, "too much waits to be stored", err)
+	}
+}
+
+// identify gives a node what a server says of an object: who it is, and since
+// when it is known.
+func (g *Gateway) identify(told, old *corev1.Node, now time.Time) {
+	told.UID = schema.UIDOf(schema.ObjectKey{Kind: schema.Nodes, Name: told.Name})
+	told.CreationTimestamp = metav1.NewTime(now.Truncate(time.Second))
+	if old != nil && !old.CreationTimestamp.IsZero() {
+		told.CreationTimestamp = old.CreationTimestamp
 	}
 }
 
