@@ -26,8 +26,11 @@ const (
 	stopWithin = 10 * time.Second
 	// The pause before a dead containerd is started again doubles with each
 	// failure in a row, from restartFirst to restartMost; one that lived for
-	// restartHealthy counts as no failure.
+	// restartHealthy counts as no failure. After one that had answered, or was
+	// killed before, it is at most restartSoon: nothing says that the next fails,
+	// and pods wait for it.
 	restartFirst   = 5 * time.Millisecond
+	restartSoon    = 500 * time.Millisecond
 	restartMost    = 10 * time.Second
 	restartHealthy = 10 * time.Second
 	// maxSocketPath is what fits into sockaddr_un; containerd appends ".ttrpc"
@@ -115,8 +118,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 			failures = 0
 		}
 		d.opts.Logger.Warn("containerd died; starting it again", "pid", p.pid, "lived", time.Since(p.since).Round(time.Millisecond), "log", d.logFile())
-		for {
-			pause := min(restartFirst<<min(failures, 20), restartMost)
+		for most := restartSoon; ; {
+			pause := min(restartFirst<<min(failures, 20), most)
 			if failures++; !wait(ctx, pause) {
 				return nil
 			}
@@ -127,7 +130,10 @@ func (d *Daemon) Run(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			d.opts.Logger.Error("containerd does not start", "err", err, "again in", min(restartFirst<<min(failures, 20), restartMost))
+			if most = restartMost; errors.Is(err, errKilled) {
+				most = restartSoon
+			}
+			d.opts.Logger.Error("containerd does not start", "err", err, "again in", min(restartFirst<<min(failures, 20), most))
 		}
 	}
 }
@@ -237,6 +243,9 @@ func (d *Daemon) spawn(ctx context.Context) error {
 	if err := d.answers(answered); err != nil {
 		select {
 		case <-p.dead:
+			if p.killed {
+				return errKilled
+			}
 			return fmt.Errorf("containerd ended at once: %s: %w", lastLine(d.logFile()), schema.ErrUnavailable)
 		default:
 		}
@@ -249,6 +258,8 @@ func (d *Daemon) spawn(ctx context.Context) error {
 	d.keep(p)
 	return nil
 }
+
+var errKilled = fmt.Errorf("containerd was killed while it started: %w", schema.ErrUnavailable)
 
 // prepare makes the directories and writes the configuration.
 func (d *Daemon) prepare() error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,9 @@ type process struct {
 	pid   int
 	since time.Time     // when we began to know it
 	dead  chan struct{} // closed when it has ended
+	// killed: somebody, or the kernel for want of memory, ended it by KILL. Set
+	// before dead is closed, of a child only.
+	killed bool
 }
 
 // own follows a child. It must be waited for, or it stays a zombie.
@@ -26,8 +30,10 @@ func own(cmd *exec.Cmd) *process {
 	p := &process{pid: cmd.Process.Pid, since: time.Now(), dead: make(chan struct{})}
 	go func() {
 		defer close(p.dead)
-		// How it ended stands in its log; that it ended is all we need.
+		// Why it ended stands in its log.
 		_ = cmd.Wait()
+		status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+		p.killed = ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 	}()
 	return p
 }

@@ -219,7 +219,16 @@ func (r *Runtime) createTask(ctx context.Context, rec *record, mounts []mount.Mo
 	var err error
 	for try := range 5 {
 		// The pod's shim may be ending, as its last container was just removed.
-		if _, err = r.client.TaskService().Create(ctx, request); err == nil || !shimClosed(err) || !wait(ctx, time.Duration(try)*5*time.Millisecond) {
+		if _, err = r.client.TaskService().Create(ctx, request); err == nil {
+			return nil
+		}
+		if left := leftBundle(err, rec.ID); left != "" {
+			if err := r.dropBundle(ctx, left, rec.ID); err != nil {
+				return err
+			}
+			continue
+		}
+		if !shimClosed(err) || !wait(ctx, time.Duration(try)*5*time.Millisecond) {
 			break
 		}
 	}
