@@ -32,25 +32,37 @@ type admission struct {
 	bytes int64
 }
 
-// Handle implements images.Handler; it adds no parts.
-func (a *admission) Handle(_ context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-	if err := admissible(d); err != nil {
-		return nil, err
-	}
+// watch looks at all that a handler says is to be fetched next.
+func (a *admission) watch(next images.Handler) images.Handler {
+	return images.HandlerFunc(func(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		parts, err := next.Handle(ctx, d)
+		if err == nil {
+			err = a.admit(parts...)
+		}
+		return parts, err
+	})
+}
+
+func (a *admission) admit(parts ...ocispec.Descriptor) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if slices.ContainsFunc(a.parts, func(x ocispec.Descriptor) bool { return x.Digest == d.Digest }) {
-		return nil, nil
+	for _, d := range parts {
+		if err := admissible(d); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(a.parts, func(x ocispec.Descriptor) bool { return x.Digest == d.Digest }) {
+			continue
+		}
+		a.parts = append(a.parts, d)
+		a.bytes += d.Size
 	}
-	a.parts = append(a.parts, d)
-	a.bytes += d.Size
 	if len(a.parts) > maxParts {
-		return nil, fmt.Errorf("it has more than %d parts: %w", maxParts, schema.ErrRefused)
+		return fmt.Errorf("it has more than %d parts: %w", maxParts, schema.ErrRefused)
 	}
 	if free := a.room(); free >= 0 && a.bytes > free {
-		return nil, fmt.Errorf("it has at least %s and there are %s free on this node's disk: %w", nodeagent.Bytes(a.bytes), nodeagent.Bytes(free), schema.ErrUnavailable)
+		return fmt.Errorf("it has at least %v and there are %v free on this node's disk: %w", nodeagent.Bytes(a.bytes), nodeagent.Bytes(free), schema.ErrUnavailable)
 	}
-	return nil, nil
+	return nil
 }
 
 // known is what there is to fetch, as far as it is known by now.

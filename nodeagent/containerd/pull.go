@@ -17,6 +17,7 @@ import (
 	"unicode"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/remotes"
@@ -144,6 +145,9 @@ func (s *imageStore) pullAs(ctx context.Context, name string, c credentials, p *
 		}
 	}
 	info, err := s.fetch(ctx, name, desc, resolver, p)
+	if cannotResume(err) {
+		info, err = s.fetch(ctx, name, desc, resolver, p) // from the beginning
+	}
 	return info, err == nil, err
 }
 
@@ -151,7 +155,8 @@ func (s *imageStore) pullAs(ctx context.Context, name string, c credentials, p *
 // it was: an image that cannot be used never takes a name.
 func (s *imageStore) fetch(ctx context.Context, name string, desc ocispec.Descriptor, resolver remotes.Resolver, p *pulling) (_ *imageInfo, err error) {
 	began := time.Now()
-	if err := admissible(desc); err != nil {
+	parts := &admission{room: func() int64 { return s.disk.room(ctx) }}
+	if err := parts.admit(desc); err != nil {
 		return nil, err
 	}
 	lease, err := s.lease(ctx, name)
@@ -164,14 +169,13 @@ func (s *imageStore) fetch(ctx context.Context, name string, desc ocispec.Descri
 	if err != nil && !gone(err) {
 		return nil, unavailable("look up the image", err)
 	}
-	parts := &admission{room: func() int64 { return s.disk.room(ctx) }}
 	p.begin(s.client.ContentStore(), parts)
 	img, err := s.client.Pull(ctx, name,
-		client.WithResolver(resolver), client.WithPlatformMatcher(s.platform), client.WithImageHandler(parts),
+		client.WithResolver(resolver), client.WithPlatformMatcher(s.platform), client.WithImageHandlerWrapper(parts.watch),
 		client.WithPullUnpack, client.WithPullSnapshotter(s.snapshotter), client.WithPullLabels(s.usedNow(before.Labels)),
 		client.WithMaxConcurrentDownloads(layersAtOnce))
 	if err != nil {
-		return nil, errors.Join(s.explain(ctx, desc, err), s.dropSpoilt(ctx, err))
+		return nil, errors.Join(s.explain(ctx, desc, err), s.dropSpoilt(ctx, parts, err))
 	}
 	info, err := s.info(ctx, img.Metadata())
 	if err != nil {
@@ -204,10 +208,19 @@ func (s *imageStore) explain(ctx context.Context, desc ocispec.Descriptor, err e
 	return fmt.Errorf("it has no image for %s, only for %s: %w", platforms.Format(platforms.DefaultSpec()), strings.Join(has, ", "), schema.ErrNotFound)
 }
 
-// dropSpoilt drops a download whose content is not what its digest promised.
-// The library would go on from it the next time, and fail for ever.
-func (s *imageStore) dropSpoilt(ctx context.Context, cause error) error {
-	if !errdefs.IsFailedPrecondition(cause) {
+// cannotResume says whether a registry does not let a download go on where an
+// earlier one stood. Some know no ranges.
+func cannotResume(err error) bool {
+	var unexpected remoteserrors.ErrUnexpectedStatus
+	return errors.As(err, &unexpected) && unexpected.StatusCode == http.StatusRequestedRangeNotSatisfiable ||
+		err != nil && (strings.Contains(err.Error(), "discard to offset") || strings.Contains(err.Error(), "unhandled content range"))
+}
+
+// dropSpoilt drops a download whose content is not what its digest promised, or
+// that cannot go on. The library would go on from it the next time, and fail for
+// ever. Where the error does not say which one it is, all of the image go.
+func (s *imageStore) dropSpoilt(ctx context.Context, parts *admission, cause error) error {
+	if !errdefs.IsFailedPrecondition(cause) && !cannotResume(cause) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupWithin)
@@ -216,15 +229,26 @@ func (s *imageStore) dropSpoilt(ctx context.Context, cause error) error {
 	if err != nil {
 		return unavailable("list the downloads", err)
 	}
+	ours := map[string]bool{}
+	for _, d := range parts.known() {
+		ours[remotes.MakeRefKey(ctx, d)] = true
+	}
+	under = slices.DeleteFunc(under, func(u content.Status) bool { return !ours[u.Ref] })
+	if i := slices.IndexFunc(under, func(u content.Status) bool { return named(cause, u.Ref) }); i >= 0 {
+		under = slices.DeleteFunc(under, func(u content.Status) bool { return !named(cause, u.Ref) })
+	}
 	for _, u := range under {
-		if !strings.Contains(cause.Error(), u.Ref) {
-			continue
-		}
 		if err := s.client.ContentStore().Abort(ctx, u.Ref); err != nil && !gone(err) {
 			return unavailable("drop a spoilt download", err)
 		}
 	}
 	return nil
+}
+
+// named says whether an error names what a download is to become.
+func named(err error, ref string) bool {
+	_, id, _ := strings.Cut(ref, "-")
+	return id != "" && strings.Contains(err.Error(), id)
 }
 
 // accessDenied says whether other credentials might help.
@@ -261,7 +285,7 @@ func classify(err error) error {
 		return flat("the registry does not have it: ", err, schema.ErrNotFound)
 	case errdefs.IsFailedPrecondition(err):
 		return flat("what the registry sends is not what the digest promises: ", err, schema.ErrRefused)
-	case errdefs.IsInvalidArgument(err), errdefs.IsNotImplemented(err), errors.Is(err, digest.ErrDigestInvalidFormat):
+	case errdefs.IsInvalidArgument(err), errdefs.IsNotImplemented(err), errors.Is(err, digest.ErrDigestInvalidFormat), errors.Is(err, digest.ErrDigestInvalidLength), errors.Is(err, digest.ErrDigestUnsupported):
 		return flat("its content cannot be used: ", err, schema.ErrRefused)
 	default:
 		return unavailable("pull", err)
@@ -296,7 +320,7 @@ const maxMessage = 1024
 
 // urlSecrets is what may stand in a URL that is nobody's business: a user with a
 // password, and the query, which often is a signature that opens a store.
-var urlSecrets = regexp.MustCompile(`(https?://)(?:[^\s/@"]*@)?([^\s?"]*)(\?[^\s"]*)?`)
+var urlSecrets = regexp.MustCompile(`(://)[^\s/@"]*@|([^\s"])\?[^\s"]+`)
 
 // oneLine is an error for people: in one line, bounded, without what opens doors.
 func oneLine(err error) string {

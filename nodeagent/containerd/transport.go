@@ -87,6 +87,11 @@ func (w *wire) carry(r *http.Request, most int64) (*http.Response, error) {
 		cancel(nil)
 		return nil, busy
 	}
+	if most >= 0 && response.ContentLength > most {
+		response.Body.Close()
+		cancel(nil)
+		return nil, fmt.Errorf("%s sends a document of %d bytes, more than its kind may have: %w", r.URL.Host, response.ContentLength, schema.ErrRefused)
+	}
 	response.Body = &watchedBody{ReadCloser: response.Body, ctx: ctx, cancel: cancel, pace: w.pace, host: r.URL.Host, left: most}
 	return response, nil
 }
