@@ -23,8 +23,9 @@ const (
 	maxPayload = 4 << 20
 	// defaultMaxStore bounds what JetStream keeps on disk, in bytes.
 	defaultMaxStore = 8 << 30
-	// maxMemory bounds JetStream's memory storage, in bytes: only leases live there.
-	maxMemory = 64 << 20
+	// maxMemory bounds JetStream's memory storage, in bytes: leases live there, and
+	// what the nodes say of their use.
+	maxMemory = 320 << 20
 	// startLimit is how long the server may take to read its store.
 	startLimit = 60 * time.Second
 )
