@@ -112,6 +112,15 @@ func (l *natsLink) ReportEvents(ctx context.Context, events []corev1.Event) erro
 	return a.ReportEvents(ctx, events)
 }
 
+// ReportUsage implements UsageTaker.
+func (l *natsLink) ReportUsage(ctx context.Context, u *schema.NodeUsage) error {
+	a, err := l.current()
+	if err != nil {
+		return err
+	}
+	return a.ReportUsage(ctx, u)
+}
+
 // kvHandler hands on what comes by the store's protocol.
 type kvHandler struct{ h Handler }
 

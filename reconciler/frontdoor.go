@@ -19,6 +19,7 @@ import (
 	"github.com/pawl-project/pawl/reconciler/api/feed"
 	"github.com/pawl-project/pawl/reconciler/api/stream"
 	"github.com/pawl-project/pawl/reconciler/blame"
+	"github.com/pawl-project/pawl/reconciler/gateway"
 	"github.com/pawl-project/pawl/reconciler/githost"
 	"github.com/pawl-project/pawl/schema"
 	"github.com/pawl-project/pawl/schema/kv"
@@ -35,7 +36,7 @@ type kubeAPI struct {
 
 // newKubeAPI puts the API together. It reads the loop's views and hands orders
 // to the loop; it writes nothing itself.
-func newKubeAPI(cfg Config, l *loop, nodes *kv.Conn) *kubeAPI {
+func newKubeAPI(cfg Config, l *loop, nodes *kv.Conn, gate *gateway.Gateway) *kubeAPI {
 	objects, events := cache.New(cache.Options{}), kv.NewEventReader(l.store)
 	a := &kubeAPI{
 		streams: kv.NewStreams(nodes),
@@ -64,6 +65,7 @@ func newKubeAPI(cfg Config, l *loop, nodes *kv.Conn) *kubeAPI {
 			Nodes: stream.Over(a.streams), Pod: podOf(object), Logger: cfg.Logger.With("room", "stream"),
 		}),
 		RestartPod: l.RestartPod,
+		Usage:      gate.Usage,
 		Validate:   l.intake.validate,
 		Repository: cfg.repository(), Branch: cfg.Git.Branch,
 		Version: cfg.Version,

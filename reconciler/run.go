@@ -49,7 +49,8 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	front := newKubeAPI(cfg, l, nodes)
+	gate := newGateway(nodes, store, l, cfg)
+	front := newKubeAPI(cfg, l, nodes, gate)
 	door.ready, door.gauges = l.ready, l.gauges
 	door.api, door.figures = front.server, append(door.figures, front.server.Metrics)
 
@@ -59,7 +60,7 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { return l.publish(ctx) })
 	g.Go(func() error { return source(ctx) })
 	g.Go(func() error { return front.run(ctx) })
-	g.Go(func() error { return newGateway(nodes, store, l, cfg).Run(ctx) })
+	g.Go(func() error { return gate.Run(ctx) })
 	g.Go(func() error {
 		return serve(ctx, cfg.HTTP, door.handler(), cfg.Access.TLSConfig(), cfg.Access.Plain(), cfg.Logger)
 	})

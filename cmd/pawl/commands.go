@@ -43,6 +43,7 @@ func addCommands(root *cobra.Command, c *cluster, s genericiooptions.IOStreams) 
 			events.NewCmdEvents(f, s),
 			only(rollout.NewCmdRollout("pawl", f, s), "status", "history"),
 			wait.NewCmdWait(f, s),
+			newTop(f, s),
 		}},
 		{Message: "Be in a pod:", Commands: []*cobra.Command{
 			logs.NewCmdLogs(f, s),

@@ -31,6 +31,10 @@ type Options struct {
 	// there is, a nil grace the pod's own, in seconds. It returns the pod with its
 	// deletionTimestamp set. nil: pods cannot be deleted.
 	RestartPod func(ctx context.Context, p schema.PodKey, uid types.UID, grace *int64) (*corev1.Pod, error)
+	// Usage is what a node takes; nil when nothing is known, and for the nodes
+	// that have not told. It is shared and never changed. nil: there is no
+	// metrics.k8s.io.
+	Usage func(schema.NodeName) *schema.NodeUsage
 	// Validate checks a manifest strictly, as a push would, and returns the object
 	// with its defaults. A refusal is a *schema.Refusal. nil: there is no dry run.
 	Validate func(ctx context.Context, manifest []byte) (schema.Object, []schema.Fault, error)

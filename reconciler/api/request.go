@@ -134,6 +134,14 @@ func (q *request) serve() {
 		q.res.create(q)
 		return
 	}
+	if q.res.read != nil {
+		if q.verb != "get" && q.verb != "list" {
+			q.fail(q.res.notSupported(q.verb))
+			return
+		}
+		q.res.read(q)
+		return
+	}
 	switch q.verb {
 	case "get":
 		q.get()

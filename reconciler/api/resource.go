@@ -33,6 +33,7 @@ type resource struct {
 	proto        bool                                       // its Go type has protobuf
 	open         func(schema.Object) (schema.Object, error) // what is done to each object on its way out; nil: nothing
 	create       func(*request)                             // answers a question; nil: it is an ordinary resource
+	read         func(*request)                             // answers get and list of what is not in the cache; nil: it is
 	subresources map[string]*subresource
 }
 
@@ -69,7 +70,7 @@ func (s *Server) rows() []*resource {
 	for _, info := range schema.Kinds() {
 		out = append(out, s.row(info))
 	}
-	return append(out, s.questions()...)
+	return append(append(out, s.questions()...), s.usageRows()...)
 }
 
 func (s *Server) row(info schema.KindInfo) *resource {
@@ -163,7 +164,7 @@ func (r *resource) message(i *cache.Item) ([]byte, error) {
 }
 
 // virtual resources stand for questions; there is nothing of them in the cache.
-func (r *resource) virtual() bool { return r.empty == nil }
+func (r *resource) virtual() bool { return r.empty == nil && r.read == nil }
 
 func (r *resource) plural() string { return string(r.kind) }
 

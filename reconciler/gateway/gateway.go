@@ -44,6 +44,7 @@ type Gateway struct {
 	door     *kv.Door
 	requests chan kv.Request
 	events   chan []corev1.Event // of nodes, to be stored; from the clerk
+	usages   *usages
 
 	// What follows belongs to the clerk, the goroutine that decides.
 	epoch    string
@@ -71,6 +72,7 @@ func New(o Options) *Gateway {
 		pods:     map[schema.NodeName]map[schema.PodKey]bool{},
 		users:    map[schema.ObjectKey]map[schema.NodeName]bool{},
 		inbox:    newInbox(),
+		usages:   newUsages(),
 	}
 	g.door = kv.NewDoor(o.Nodes, g.faults.count)
 	return g
@@ -98,6 +100,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	})
 	eg.Go(func() error { return w.run(ctx) })
 	eg.Go(func() error { return g.publish(ctx) })
+	eg.Go(func() error { return g.keepUsage(ctx) })
 	eg.Go(func() error { return g.clerk(ctx, w) })
 	return eg.Wait()
 }
@@ -161,6 +164,8 @@ func (g *Gateway) serve(r kv.Request) {
 		g.takeNode(r)
 	case kv.VerbEvents:
 		g.takeEvents(r)
+	case kv.VerbUsage:
+		g.takeUsage(r)
 	}
 }
 

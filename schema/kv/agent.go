@@ -316,6 +316,21 @@ func (a *Agent) ReportEvents(ctx context.Context, events []corev1.Event) error {
 	return err
 }
 
+// ReportUsage tells what the node and its containers take. When it returns
+// without an error the gateway has it, unless it was told too often. Errors are
+// as those of ReportEvents.
+func (a *Agent) ReportUsage(ctx context.Context, u *schema.NodeUsage) error {
+	content, err := json.Marshal(u)
+	if err != nil {
+		return fmt.Errorf("encode the usage of node %s: %w", a.node, err)
+	}
+	if len(content) > MaxMessage {
+		return fmt.Errorf("usage of node %s has %d bytes, more than the %d that a message holds: %w", a.node, len(content), MaxMessage, schema.ErrRefused)
+	}
+	_, err = a.ask(ctx, VerbUsage, content)
+	return err
+}
+
 // ask sends one request and waits for its answer.
 func (a *Agent) ask(ctx context.Context, v Verb, content []byte) (Answer, error) {
 	ctx, cancel := a.conn.whileConnected(ctx, agentTimeout)

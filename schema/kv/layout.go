@@ -22,6 +22,7 @@ import (
 //	                                              metadata and status, no spec)
 //	pawl-actual       revisions._.<commit>        schema.RevisionRecord        the leading reconciler; the last 100
 //	pawl-leases       <what>.<name>               lease; memory, per-key TTL   the gateway (node.<node>), the leader
+//	pawl-leases       usage.<node>                schema.NodeUsage; as above   the gateway, in the words of the node
 //	pawl-events       pawl.events.<ns>.<kind>.<name>.<event>  corev1.Event (a stream), the newest count of each;
 //	                                                          the reconciler, and the gateway in the words of a node
 
@@ -101,6 +102,9 @@ func ParseAssignmentKey(key string) (schema.NodeName, schema.PodKey, error) {
 
 // NodeLeaseKey is the key of a node's lease in pawl-leases.
 func NodeLeaseKey(n schema.NodeName) string { return "node." + string(n) }
+
+// UsageKey is the key in pawl-leases of what a node takes.
+func UsageKey(n schema.NodeName) string { return "usage." + string(n) }
 
 // LeaderLeaseKey is the key of the reconciler's leader lease in pawl-leases.
 const LeaderLeaseKey = "leader.reconciler"

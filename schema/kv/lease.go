@@ -72,21 +72,27 @@ func (s *Store) DropLease(ctx context.Context, key string, revision uint64) erro
 	return err
 }
 
-// NodeLeases holds the leases of nodes, which only the gateway renews.
+// NodeLeases holds one lease for each node, which only the gateway renews.
 type NodeLeases struct {
 	store *Store
+	key   func(schema.NodeName) string
 	last  map[schema.NodeName]uint64
 }
 
 // NewNodeLeases returns a holder that knows no lease yet. It is for use by one
 // goroutine.
 func (s *Store) NewNodeLeases() *NodeLeases {
-	return &NodeLeases{store: s, last: map[schema.NodeName]uint64{}}
+	return &NodeLeases{store: s, key: NodeLeaseKey, last: map[schema.NodeName]uint64{}}
+}
+
+// NewUsages is as NewNodeLeases, for what nodes take.
+func (s *Store) NewUsages() *NodeLeases {
+	return &NodeLeases{store: s, key: UsageKey, last: map[schema.NodeName]uint64{}}
 }
 
 // Renew makes or renews a node's lease.
 func (l *NodeLeases) Renew(ctx context.Context, n schema.NodeName, value []byte, ttl time.Duration) error {
-	key := NodeLeaseKey(n)
+	key := l.key(n)
 	rev, err := l.store.PutLease(ctx, key, value, ttl, l.last[n])
 	if errors.Is(err, schema.ErrConflict) {
 		// It expired, or another gateway renewed it before this one took over.
@@ -102,6 +108,15 @@ func (l *NodeLeases) Renew(ctx context.Context, n schema.NodeName, value []byte,
 	}
 	l.last[n] = rev
 	return nil
+}
+
+// Keep drops what is known of the nodes for which known is false.
+func (l *NodeLeases) Keep(known func(schema.NodeName) bool) {
+	for n := range l.last {
+		if !known(n) {
+			delete(l.last, n)
+		}
+	}
 }
 
 // Forget drops what is known of a node that is not heard of any more.

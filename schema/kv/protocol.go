@@ -24,6 +24,7 @@ import (
 //	pawl.down.<node>.assign      gateway  a Delta
 //	pawl.up.<node>.events        agent    Events about its pods and itself; answered at once,
 //	                                      and not kept for ever: they are news, not state
+//	pawl.up.<node>.usage         agent    a NodeUsage; answered at once, and kept for a minute
 //	_INBOX.<node>.>              gateway  answers
 //	pawl.down.<node>.stream.<id> gateway  frames of a stream (streamframe.go); the first opens it
 //	pawl.up.<node>.stream.<id>   agent    frames of that stream
@@ -62,6 +63,7 @@ const (
 	VerbPods   Verb = "pods"
 	VerbNode   Verb = "node"
 	VerbEvents Verb = "events"
+	VerbUsage  Verb = "usage"
 )
 
 func upSubject(n schema.NodeName, v Verb) string { return "pawl.up." + string(n) + "." + string(v) }
@@ -79,7 +81,7 @@ func parseUpSubject(subject string) (schema.NodeName, Verb, error) {
 		return "", "", err
 	}
 	switch v := Verb(t[3]); v {
-	case VerbSync, VerbPods, VerbNode, VerbEvents:
+	case VerbSync, VerbPods, VerbNode, VerbEvents, VerbUsage:
 		return n, v, nil
 	}
 	return "", "", fmt.Errorf("subject %q: no such verb: %w", subject, schema.ErrRefused)
@@ -184,6 +186,18 @@ func DecodeEvents(data []byte) ([]corev1.Event, error) {
 		return nil, fmt.Errorf("events: %w: %w", err, schema.ErrRefused)
 	}
 	return events, nil
+}
+
+// DecodeUsage reads the content of a usage request.
+func DecodeUsage(data []byte) (*schema.NodeUsage, error) {
+	if err := dense(data); err != nil {
+		return nil, fmt.Errorf("usage of a node: %w", err)
+	}
+	u := new(schema.NodeUsage)
+	if err := json.Unmarshal(data, u); err != nil {
+		return nil, fmt.Errorf("usage of a node: %w: %w", err, schema.ErrRefused)
+	}
+	return u, nil
 }
 
 const (

@@ -25,7 +25,7 @@ const (
 
 	eventMaxAge   = 2 * time.Hour
 	eventMaxBytes = 64 << 20
-	leaseMaxBytes = 16 << 20
+	leaseMaxBytes = 256 << 20 // what nodes take is in there too; the gateway keeps that far below
 )
 
 // StoreOptions say how the store is kept.
