@@ -18,6 +18,7 @@ import (
 
 const (
 	callLimit     = 2 * time.Minute  // of one call of the runtime, but for pulls
+	stopLimit     = 20 * time.Second // of one call that ends or removes something
 	pullLimit     = 30 * time.Minute // of one pull
 	shutdownGrace = 5 * time.Second  // for a call under way when the agent stops
 	// troublePauseMax is the longest pause before what failed for the machine's
@@ -67,7 +68,20 @@ func (w *worker) do(ctx, beside context.Context, want *corev1.Pod, seen pod.Seen
 		return w.note(&w.known.Volumes, "FailedMount", act, err)
 	case pod.Start:
 		return w.startContainer(ctx, want, seen, act)
+	case pod.PostStart:
+		return w.postStart(beside, want, seen, act)
+	case pod.PreStop:
+		w.tellStop(want, seen, pod.Signal{Container: act.Container, ID: act.ID})
+		return w.preStop(ctx, beside, want, seen, act)
+	case pod.Keep:
+		err := rt.Mark(ctx, act.ID, act.Mark, act.At)
+		if errors.Is(err, schema.ErrNotFound) {
+			err = nil
+		}
+		return w.note(&w.known.Removal, "FailedKill", act, err)
 	case pod.Signal:
+		ctx, cancel := context.WithTimeout(ctx, stopLimit)
+		defer cancel()
 		w.tellStop(want, seen, act)
 		return w.signal(ctx, want, act)
 	case pod.Remove:
@@ -76,6 +90,8 @@ func (w *worker) do(ctx, beside context.Context, want *corev1.Pod, seen pod.Seen
 			return false
 		}
 		defer release()
+		ctx, cancel := context.WithTimeout(ctx, stopLimit)
+		defer cancel()
 		err = rt.Remove(ctx, act.ID, true)
 		return w.note(&w.known.Removal, "FailedRemove", act, err)
 	case pod.RemoveVolumes:
@@ -88,6 +104,8 @@ func (w *worker) do(ctx, beside context.Context, want *corev1.Pod, seen pod.Seen
 			return false
 		}
 		defer release()
+		ctx, cancel := context.WithTimeout(ctx, stopLimit)
+		defer cancel()
 		err = rt.RemoveSandbox(ctx, w.uid)
 		w.known.SandboxRemoved = err == nil
 		return w.note(&w.known.Removal, "FailedKillPod", act, err)
@@ -124,7 +142,12 @@ func (w *worker) signal(ctx context.Context, want *corev1.Pod, act pod.Signal) b
 	} else if c := container(want, act.Container); c != nil && c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
 		stop = string(*c.Lifecycle.StopSignal)
 	}
+	w.endHook(hookKey{act.ID, false})
+	w.endHook(hookKey{act.ID, true})
 	err := w.a.cfg.Runtime.Signal(ctx, act.ID, stop, now)
+	if err == nil && !act.Kill {
+		w.setHooks(act.Container, act.ID, func(h *pod.Hooks) { h.Signalled = now })
+	}
 	if errors.Is(err, schema.ErrNotFound) {
 		err = nil // it exited first: the next look shows it
 	}

@@ -281,6 +281,20 @@ func (h *handle) Signal(ctx context.Context, id, stop string, at time.Time) erro
 	})
 }
 
+func (h *handle) Mark(ctx context.Context, id string, m pod.Mark, at time.Time) error {
+	return h.call(ctx, "mark "+string(m), func() error {
+		_, _, c := h.find(id)
+		if c == nil {
+			return schema.ErrNotFound
+		}
+		before := *c
+		if c.Set(m, at); m == pod.MarkStopRequested && !before.StopRequested.IsZero() {
+			c.StopRequested = before.StopRequested
+		}
+		return nil
+	})
+}
+
 func (h *handle) Remove(ctx context.Context, id string, _ bool) error {
 	return h.call(ctx, "remove", func() error {
 		_, held, c := h.find(id)

@@ -109,6 +109,21 @@ func probeTransport() *http.Transport {
 	}
 }
 
+// hookHTTP is satisfied with any answer.
+func hookHTTP(ctx context.Context, t probeTarget, a *corev1.HTTPGetAction) error {
+	r, err := t.request(ctx, a)
+	if err != nil {
+		return err
+	}
+	client := http.Client{Transport: probeTransport(), CheckRedirect: sameHost}
+	resp, err := client.Do(r)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, 10<<10))
+	return errors.Join(err, resp.Body.Close())
+}
+
 // errElsewhere: a redirect to another host, which is not followed.
 var errElsewhere = errors.New("redirect to another host")
 

@@ -54,15 +54,14 @@ func (w *worker) watchProbes(ctx context.Context, want *corev1.Pod, seen pod.See
 			note.Probes = pod.Probes{ID: c.ID}
 			w.known.Containers[c.Name] = note
 		}
-		ip := seen.Sandbox.IP
-		if want.Spec.HostNetwork {
-			ip = w.known.HostIP
+		if !pod.PostStarted(spec, c, note.Hooks) {
+			continue
 		}
 		for kind, p := range probesDue(want, spec, note.Probes, c) {
 			key := probeKey{c.ID, kind}
 			wanted[key] = true
 			if w.probes[key] == nil {
-				w.startProbe(ctx, key, probeTarget{ip: ip, id: c.ID, container: spec}, p, c.StartedAt)
+				w.startProbe(ctx, key, w.target(want, seen, c.Name, c.ID), p, c.StartedAt)
 			}
 		}
 	}

@@ -41,6 +41,9 @@ type Runtime interface {
 	// first stop signal, records at as StopRequested before sending it. stop ""
 	// means the image's own stop signal (TERM if it names none); "KILL" ends it.
 	Signal(ctx context.Context, id string, stop string, at time.Time) error
+	// Mark keeps a moment of a running container's life with it, the first of its
+	// kind; Seen returns it in the field that pod.Container.Set sets.
+	Mark(ctx context.Context, id string, m pod.Mark, at time.Time) error
 	// Remove deletes an exited or created container, its snapshot, and its log
 	// when withLog. A container that is not there is no error.
 	Remove(ctx context.Context, id string, withLog bool) error

@@ -19,8 +19,9 @@ import (
 // cannot tell. Its Watch tells when it is back; this is for when it does not.
 const lookPauseMax = 10 * time.Second
 
-// lookLimit is how long the runtime may take to tell.
-const lookLimit = 30 * time.Second
+// lookLimit is how long the runtime may take to tell: more than a shim that
+// stands still needs to be given up by containerd, less than a person's patience.
+const lookLimit = 15 * time.Second
 
 // A worker keeps one pod. Its loop owns the fields below loop; others speak to
 // it through the mailbox under mu and a wake-up that carries no data.
@@ -44,8 +45,9 @@ type worker struct {
 	reported *corev1.PodStatus
 	told     *corev1.Pod      // what of want was reported
 	images   map[string]Image // by container, of the attempt in known
-	beside   sync.WaitGroup   // pulls and probes
+	beside   sync.WaitGroup   // pulls, probes and hooks
 	probes   map[probeKey]context.CancelFunc
+	hooks    map[hookKey]context.CancelFunc
 	lookFail pod.Failure
 	diskFail pod.Failure
 }
@@ -57,6 +59,7 @@ func newWorker(a *agent, p *corev1.Pod, last *corev1.PodStatus) *worker {
 		wake:   make(chan struct{}, 1),
 		images: map[string]Image{},
 		probes: map[probeKey]context.CancelFunc{},
+		hooks:  map[hookKey]context.CancelFunc{},
 	}
 	w.known.HostIP = a.cfg.NodeIP
 	w.known.Containers = map[string]pod.Note{}
@@ -167,9 +170,11 @@ func (w *worker) run(ctx context.Context) {
 func (w *worker) round(ctx, beside context.Context, want *corev1.Pod) (again time.Time, gone bool) {
 	seen, err := w.look(ctx)
 	if err != nil {
+		w.reportUnseen(want, err)
 		return w.lookFail.RetryAt, false
 	}
 	w.watchProbes(beside, want, seen)
+	w.watchHooks(seen)
 	recorded := w.record(want, time.Now())
 	now := time.Now()
 	step := pod.Next(want, seen, w.known, now)
@@ -217,6 +222,18 @@ func (w *worker) look(ctx context.Context) (pod.Seen, error) {
 	return seen, err
 }
 
+// reportUnseen tells of a pod that could not be looked at and of which nothing was
+// ever told: it is known here, and waits for the runtime.
+func (w *worker) reportUnseen(want *corev1.Pod, err error) {
+	if w.known.Previous.Phase != "" || w.unrecorded() {
+		return
+	}
+	known := w.known
+	known.Sandbox = pod.Failure{Count: 1, Reason: "RuntimeNotReady", Message: "the container runtime does not answer: " + err.Error()}
+	s := pod.Status(want, pod.Seen{UID: w.uid, Key: w.key}, known, time.Now())
+	w.a.reports.put(want, s, false)
+}
+
 // record puts the pod on disk and says whether to go on. A deletion goes on
 // without: it makes room.
 func (w *worker) record(want *corev1.Pod, now time.Time) bool {
@@ -228,8 +245,12 @@ func (w *worker) record(want *corev1.Pod, now time.Time) bool {
 	}
 	if err := w.a.disk.putPod(w.a.cfg.Node, want); err != nil {
 		w.log.Error("cannot record the pod on disk; not beginning it", "err", err)
-		w.diskFail = failed(w.diskFail, "", err, time.Second)
-		w.known.Sandbox = failed(w.known.Sandbox, "FailedRecord", err, time.Second)
+		w.diskFail = failed(w.diskFail, "FailedRecord", err, time.Second)
+		if latest := now.Add(jittered(troublePauseMax)); w.diskFail.RetryAt.After(latest) {
+			w.diskFail.RetryAt = latest // the machine's trouble, not the pod's
+		}
+		w.known.Sandbox = w.diskFail
+		w.warn("", "FailedRecord", "cannot keep the pod on the node's disk, and so does not begin it: "+err.Error())
 		return want.DeletionTimestamp != nil
 	}
 	w.recorded = want

@@ -53,6 +53,7 @@ func (r *Runtime) reload(ctx context.Context) error {
 		if !ok {
 			continue
 		}
+		readMarks(&rec.Container, c.Labels)
 		if r.records[c.ID] == nil { // what we have is at least as new
 			r.put(rec)
 		}

@@ -35,6 +35,7 @@ func (v *view) conditions(s corev1.PodStatus) []corev1.PodCondition {
 	all := []corev1.PodCondition{sandbox, initialized, ready, containers, scheduled}
 	for i := range all {
 		all[i].LastTransitionTime = v.since(all[i])
+		all[i].ObservedGeneration = v.want.Generation
 	}
 	return all
 }

@@ -32,6 +32,7 @@ type Note struct {
 	Image    ImageNote
 	Start    Failure // why an attempt could not even be made
 	Probes   Probes
+	Hooks    Hooks
 	KilledID string    // the container last sent KILL
 	KilledAt time.Time // when that was
 }

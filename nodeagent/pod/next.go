@@ -66,8 +66,12 @@ func (d *decision) run() {
 	if !d.known.VolumesReady && !d.waits(d.known.Volumes) {
 		d.do(SetupVolumes{})
 	}
+	held := false
 	for _, c := range turn {
-		d.advance(c)
+		if c.stage != starting || !held {
+			d.advance(c)
+		}
+		held = held || d.holds(c)
 	}
 }
 
@@ -133,8 +137,10 @@ func (d *decision) advance(e entry) {
 			d.recheck(at) // RunContainerError becomes CrashLoopBackOff
 		}
 	case running:
-		if !e.newest.StopRequested.IsZero() || note.Probes.ID == e.newest.ID && note.Probes.Unhealthy != "" {
-			d.stop(e.newest, probeGrace(d.want, e.Container))
+		if grace, unwell := d.unwell(e); unwell {
+			d.stop(e.newest, stopping{grace: grace, begun: e.newest.StopRequested, turn: true})
+		} else {
+			d.postStart(e)
 		}
 	}
 }

@@ -56,11 +56,18 @@ type Container struct {
 	OOMKilled  bool
 	// StopRequested: the agent sent its stop signal (kept as a label on the
 	// container, so that a restarted agent goes on counting the grace period).
+	// With a preStop hook it is when that began.
 	StopRequested time.Time
+	// PostStarted: its postStart hook has succeeded; PreStopped: its preStop hook
+	// is over; Signalled: its stop signal is known to have been sent. All labels.
+	PostStarted, PreStopped, Signalled time.Time
 	// StartError: the runtime could not start it (a command that is not there, say);
 	// State is Exited, ExitCode 128, as Kubernetes does. "" otherwise.
 	StartError string
 	LogPath    string // CRI log of this attempt
+	// Message is what it left as its last words, by its terminationMessagePath and
+	// terminationMessagePolicy; only of an exited one.
+	Message string
 	// Backoff is the level of the restart back-off at which this attempt was
 	// started, as Start was told (kept as a label on the container, so that a
 	// restarted agent goes on from it); 0 for the first attempt.

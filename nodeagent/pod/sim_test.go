@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -115,9 +116,22 @@ func (s *sim) do(a Action) bool {
 		case a.Kill:
 			s.note(a.Container, func(n *Note) { n.KilledID, n.KilledAt = a.ID, s.now })
 			s.exit(c, 137)
-		case s.dies:
-			s.exit(c, 143)
+		default:
+			s.hooks(c, func(h *Hooks) { h.Signalled = s.now })
+			if s.dies {
+				s.exit(c, 143)
+			}
 		}
+	case PostStart:
+		s.hooks(s.byID(a.ID), func(h *Hooks) { h.PostStart = HookRunning })
+	case PreStop:
+		c := s.byID(a.ID)
+		if c.StopRequested.IsZero() {
+			c.StopRequested = s.now
+		}
+		s.hooks(c, func(h *Hooks) { h.PreStop = HookRunning })
+	case Keep:
+		s.byID(a.ID).Set(a.Mark, a.At)
 	case Remove:
 		s.seen.Containers = slices.DeleteFunc(s.seen.Containers, func(c Container) bool { return c.ID == a.ID })
 	case RemoveVolumes:
@@ -164,6 +178,37 @@ func (s *sim) note(name string, f func(*Note)) {
 	n := s.known.Containers[name]
 	f(&n)
 	s.known.Containers[name] = n
+}
+
+func (s *sim) hooks(c *Container, f func(*Hooks)) {
+	s.note(c.Name, func(n *Note) {
+		if n.Hooks.ID != c.ID {
+			n.Hooks = Hooks{ID: c.ID}
+		}
+		f(&n.Hooks)
+	})
+}
+
+// endHook has a running hook of c come to its end; unkept: the agent is killed
+// before it could keep that.
+func (s *sim) endHook(c *Container, preStop, ok, unkept bool) {
+	switch {
+	case preStop:
+		s.hooks(c, func(h *Hooks) { h.PreStop = HookDone })
+		if !unkept {
+			c.PreStopped = s.now
+		}
+	case !ok:
+		s.hooks(c, func(h *Hooks) { h.PostStart = HookFailed })
+	default:
+		s.hooks(c, func(h *Hooks) { h.PostStart = HookDone })
+		if !unkept {
+			c.PostStarted = s.now
+		}
+	}
+	if unkept {
+		s.forget()
+	}
 }
 
 func (s *sim) isInit(name string) bool {
@@ -229,13 +274,25 @@ func simPod(policy corev1.RestartPolicy, inits, apps []string) *corev1.Pod {
 	return p
 }
 
-// simContainer reads name[+sidecar][+readiness][+startup][+liveness].
+// simContainer reads name[+sidecar][+readiness][+startup][+liveness][+postStart][+preStop];
+// a probe may have a grace period of its own: +liveness:5.
 func simContainer(text string) corev1.Container {
 	parts := strings.Split(text, "+")
 	c := corev1.Container{Name: parts[0], Image: "img", ImagePullPolicy: corev1.PullIfNotPresent}
 	for _, p := range parts[1:] {
 		probe := &corev1.Probe{}
+		p, grace, _ := strings.Cut(p, ":")
+		if n, err := strconv.ParseInt(grace, 10, 64); err == nil {
+			probe.TerminationGracePeriodSeconds = &n
+		}
+		if c.Lifecycle == nil {
+			c.Lifecycle = &corev1.Lifecycle{}
+		}
 		switch p {
+		case "postStart":
+			c.Lifecycle.PostStart = &corev1.LifecycleHandler{}
+		case "preStop":
+			c.Lifecycle.PreStop = &corev1.LifecycleHandler{}
 		case "sidecar":
 			always := corev1.ContainerRestartPolicyAlways
 			c.RestartPolicy = &always

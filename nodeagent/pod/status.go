@@ -21,6 +21,7 @@ const (
 	ReasonConfig         = "CreateContainerConfigError"
 	ReasonCreate         = "CreateContainerError"
 	ReasonRun            = "RunContainerError"
+	ReasonPostStart      = "PostStartHookError"
 	ReasonCrashLoop      = "CrashLoopBackOff"
 	ReasonCompleted      = "Completed"
 	ReasonError          = "Error"
@@ -54,7 +55,9 @@ func Status(want *corev1.Pod, seen Seen, known Known, now time.Time) corev1.PodS
 	}
 	s.Phase, s.Reason, s.Message = v.phase(s)
 	v.addresses(&s)
+	s.ObservedGeneration = want.Generation
 	s.Conditions = v.conditions(s)
+	shorten(&s)
 	return s
 }
 
@@ -90,6 +93,10 @@ func (v *view) containerStatus(c *corev1.Container, init bool) corev1.ContainerS
 	}
 	switch o.stage {
 	case running:
+		if w := v.awaitsHook(c, n); w != nil {
+			s.State.Waiting = w
+			return s
+		}
 		started := v.started(c, n)
 		s.Started, s.Ready = &started, v.ready(c, n) && (!init || sidecar(c))
 		s.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(n.StartedAt)}
@@ -219,6 +226,18 @@ func (v *view) awaits(c *corev1.Container, o outlook) *corev1.ContainerStateWait
 	}
 }
 
+// awaitsHook says that a running container does not count as such yet, as its
+// postStart hook has not succeeded; nil when it does.
+func (v *view) awaitsHook(c *corev1.Container, n *Container) *corev1.ContainerStateWaiting {
+	switch {
+	case v.postStarted(c, n) || v.want.DeletionTimestamp != nil || v.finished():
+		return nil
+	case v.hooks(n).PostStart == HookFailed:
+		return &corev1.ContainerStateWaiting{Reason: ReasonPostStart}
+	}
+	return &corev1.ContainerStateWaiting{Reason: v.creating()}
+}
+
 // imageAwaited tells of an image that could not be had: the failure itself while
 // it is fresh, then that the next try is waited for.
 func (v *view) imageAwaited(c *corev1.Container, f Failure) *corev1.ContainerStateWaiting {
@@ -234,6 +253,7 @@ func (v *view) imageAwaited(c *corev1.Container, f Failure) *corev1.ContainerSta
 func terminated(c *Container) corev1.ContainerState {
 	t := &corev1.ContainerStateTerminated{
 		ExitCode:    c.ExitCode,
+		Message:     c.Message,
 		Signal:      c.Signal,
 		ContainerID: containerIDScheme + c.ID,
 		StartedAt:   metav1.NewTime(c.StartedAt),

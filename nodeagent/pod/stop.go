@@ -10,9 +10,13 @@ import (
 // once more: it may be stuck in the kernel, or the signal was lost.
 const killAgain = 10 * time.Second
 
-// sidecarGrace is what a sidecar gets to stop even when the app containers used
-// up the pod's grace period.
-const sidecarGrace = 2 * time.Second
+// leastGrace is what a container gets to stop after its stop signal, even when
+// its preStop hook, or those it had to wait for, used up the grace period.
+const leastGrace = 2 * time.Second
+
+// slowStop is after which time it is worth writing down that a container was
+// sent its stop signal.
+const slowStop = time.Second
 
 // gracePeriod is how long the pod's containers may take to stop.
 func gracePeriod(p *corev1.Pod) time.Duration {
@@ -26,15 +30,24 @@ func gracePeriod(p *corev1.Pod) time.Duration {
 	return time.Duration(max(s, 0)) * time.Second
 }
 
-// probeGrace is how long a container may take to stop that its liveness or
-// startup probe gave up.
-func probeGrace(p *corev1.Pod, c *corev1.Container) time.Duration {
-	for _, probe := range []*corev1.Probe{c.LivenessProbe, c.StartupProbe} {
-		if probe != nil && probe.TerminationGracePeriodSeconds != nil {
-			return time.Duration(*probe.TerminationGracePeriodSeconds) * time.Second
-		}
+// unwell says whether a running container is to be stopped so that it can be
+// restarted, and within which time: its postStart hook failed, or its liveness
+// or startup probe gave it up, which may have a grace period of its own. An agent
+// that was restarted meanwhile tells from how far the container had come.
+func (d *decision) unwell(e entry) (grace time.Duration, yes bool) {
+	n, note := e.newest, d.known.Containers[e.Name]
+	if n.StopRequested.IsZero() && d.hooks(n).PostStart != HookFailed &&
+		(note.Probes.ID != n.ID || note.Probes.Unhealthy == "") {
+		return 0, false
 	}
-	return gracePeriod(p)
+	probe := e.LivenessProbe
+	if e.StartupProbe != nil && !(note.Probes.ID == n.ID && note.Probes.Started) {
+		probe = e.StartupProbe
+	}
+	if !d.postStarted(e.Container, n) || probe == nil || probe.TerminationGracePeriodSeconds == nil {
+		return gracePeriod(d.want), true
+	}
+	return time.Duration(*probe.TerminationGracePeriodSeconds) * time.Second, true
 }
 
 // remove takes the pod away: stop, kill, then delete container by container,
@@ -59,65 +72,101 @@ func (d *decision) remove() {
 	}
 }
 
-// stopAll stops what runs, sidecars after all others, and says whether
-// anything still runs.
+// stopAll stops what runs and says whether anything still does. All preStop
+// hooks begin at once, as in Kubernetes; the stop signals come in order: first
+// all but the sidecars, then one sidecar after the other, the last of the spec
+// first.
 func (d *decision) stopAll(grace time.Duration) bool {
 	alive := d.running()
-	late := map[string]bool{}
+	rank := map[string]int{} // who stops later has more
 	for i := range d.want.Spec.InitContainers {
-		c := &d.want.Spec.InitContainers[i]
-		late[c.Name] = sidecar(c)
-	}
-	early := false
-	for _, c := range alive {
-		if !late[c.Name] {
-			early = true
-			d.stop(c, grace)
+		if c := &d.want.Spec.InitContainers[i]; sidecar(c) {
+			rank[c.Name] = len(d.want.Spec.InitContainers) - i
 		}
 	}
-	if early {
-		return true
-	}
+	turn := len(rank) + len(d.want.Spec.InitContainers)
 	for _, c := range alive {
-		d.stop(c, d.graceLeft(c, grace))
+		turn = min(turn, rank[c.Name])
+	}
+	s := stopping{grace: grace, begun: d.stopBegun(grace)}
+	for _, c := range alive {
+		s.turn = rank[c.Name] <= turn
+		d.stop(c, s)
 	}
 	return len(alive) > 0
 }
 
-// graceLeft is what of the pod's grace period is left to a sidecar, counted from
-// its own stop: the period began with the first container that was asked to stop.
-func (d *decision) graceLeft(c *Container, grace time.Duration) time.Duration {
-	own := d.now
-	if !c.StopRequested.IsZero() {
-		own = c.StopRequested
-	}
-	first := own
-	for _, o := range d.seen.Containers {
-		if !o.StopRequested.IsZero() && o.StopRequested.Before(first) {
-			first = o.StopRequested
+// stopBegun is when the pod's stop began: with the first container that was
+// asked to. One that was asked so long ago that it cannot have been in this stop
+// (its liveness probe had failed) does not count.
+func (d *decision) stopBegun(grace time.Duration) (first time.Time) {
+	longest := grace + killAgain + time.Duration(len(d.want.Spec.InitContainers)+1)*leastGrace
+	for _, c := range d.seen.Containers {
+		at := c.StopRequested
+		if at.IsZero() || c.State != ContainerRunning && d.now.Sub(at) > longest {
+			continue
+		}
+		if first.IsZero() || at.Before(first) {
+			first = at
 		}
 	}
-	return max(grace-own.Sub(first), min(grace, sidecarGrace))
+	return first
+}
+
+// A stopping is how a container is stopped.
+type stopping struct {
+	grace time.Duration
+	begun time.Time // when the grace period began; zero: it begins now
+	turn  bool      // its stop signal may be sent; only its preStop hook before
 }
 
 // stop asks a running container to stop, and kills it when the grace period is
-// over. The period is counted from StopRequested, which the runtime keeps.
-func (d *decision) stop(c *Container, grace time.Duration) {
-	if grace == 0 {
+// over. The runtime keeps when it began, and what was done since.
+func (d *decision) stop(c *Container, s stopping) {
+	if s.grace == 0 {
 		d.kill(c)
 		return
 	}
-	if c.StopRequested.IsZero() {
+	if s.begun.IsZero() {
+		s.begun = d.now
+	}
+	end := s.begun.Add(s.grace)
+	if !d.preStop(c, end) || !s.turn {
+		return
+	}
+	sent := c.Signalled
+	if h := d.hooks(c); sent.IsZero() {
+		sent = h.Signalled
+	}
+	if sent.IsZero() {
 		if !d.waits(d.known.Removal) {
 			d.do(Signal{Container: c.Name, ID: c.ID})
 		}
 		return
 	}
-	if end := c.StopRequested.Add(grace); d.now.Before(end) {
-		d.recheck(end)
+	if least := sent.Add(min(s.grace, leastGrace)); end.Before(least) {
+		end = least
+	}
+	if !d.now.Before(end) {
+		d.kill(c)
 		return
 	}
-	d.kill(c)
+	d.recheck(end)
+	d.keepSignalled(c, sent)
+}
+
+// keepSignalled has the stop signal marked as sent, if the container is still
+// there after a moment: most are not. An agent that finds no mark cannot know
+// whether the one before it came to send it, and sends it again.
+func (d *decision) keepSignalled(c *Container, sent time.Time) {
+	if !c.Signalled.IsZero() || d.waits(d.known.Removal) {
+		return
+	}
+	if at := sent.Add(slowStop); d.now.Before(at) {
+		d.recheck(at)
+		return
+	}
+	d.do(Keep{Container: c.Name, ID: c.ID, Mark: MarkSignalled, At: sent})
 }
 
 // kill ends a running container.

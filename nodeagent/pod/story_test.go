@@ -73,6 +73,8 @@ func tell(t *testing.T, s *sim, f []string, line string) *sim {
 		s.rest(t)
 	case "step":
 		s.step()
+	case "says": // says NAME MESSAGE: as its last words
+		s.newest(f[1]).Message = strings.Join(f[2:], " ")
 	case "exit": // exit NAME CODE [oom]
 		code, err := strconv.Atoi(f[2])
 		check(t, err)
@@ -107,6 +109,8 @@ func tell(t *testing.T, s *sim, f []string, line string) *sim {
 		s.delete(grace)
 	case "probe": // probe NAME ready|unready|started|unhealthy
 		s.probe(t, f[1], f[2])
+	case "hook": // hook NAME postStart|preStop done|fails|unkept
+		s.endHook(s.newest(f[1]), f[2] == "preStop", f[3] != "fails", f[3] == "unkept")
 	case "status":
 		s.printStatus()
 	case "conditions":

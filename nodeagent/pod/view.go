@@ -168,9 +168,9 @@ func (v *view) initialized() bool {
 	return !slices.ContainsFunc(v.want.Spec.InitContainers, func(c corev1.Container) bool { return !v.through(&c) })
 }
 
-// started says whether the running n of c is past its startup.
+// started says whether the running n of c is past its postStart hook and its startup.
 func (v *view) started(c *corev1.Container, n *Container) bool {
-	if n.State != ContainerRunning {
+	if n.State != ContainerRunning || !v.postStarted(c, n) {
 		return false
 	}
 	p := v.known.Containers[c.Name].Probes

@@ -52,6 +52,9 @@ func (o *objectReader) initRules(c *corev1.Container, at string) {
 			o.fault(at+"."+p.name, "must not be there: an init container runs to its end", "restartPolicy: Always makes it a sidecar")
 		}
 	}
+	if c.Lifecycle != nil {
+		o.fault(at+".lifecycle", "must not be there: an init container runs to its end", "restartPolicy: Always makes it a sidecar")
+	}
 }
 
 // volumeRules returns the names of the pod's volumes.
@@ -110,6 +113,7 @@ func (o *objectReader) containerRules(s *corev1.PodSpec, c *corev1.Container, at
 	o.envRules(s, c, at)
 	o.mountRules(c, at+".volumeMounts", volumes)
 	o.resourceRules(c, at+".resources")
+	o.hookRules(s, c, at+".lifecycle")
 	for _, p := range probesOf(c) {
 		if p.probe != nil {
 			o.probeRules(c, p.probe, p.name, at+"."+p.name)
@@ -269,17 +273,16 @@ func (o *objectReader) probeRules(c *corev1.Container, p *corev1.Probe, name, at
 	}
 	switch {
 	case p.HTTPGet != nil:
-		o.probePortRules(c, p.HTTPGet.Port, at+".httpGet.port")
+		o.namedPortRules(c, p.HTTPGet.Port, at+".httpGet.port", "the probe will fail")
 	case p.TCPSocket != nil:
-		o.probePortRules(c, p.TCPSocket.Port, at+".tcpSocket.port")
+		o.namedPortRules(c, p.TCPSocket.Port, at+".tcpSocket.port", "the probe will fail")
 	case p.Exec != nil && len(p.Exec.Command) == 0:
 		o.fault(at+".exec.command", "is empty", "")
 	}
 }
 
-// probePortRules warns of a port name that the container does not have: the
-// probe could never succeed.
-func (o *objectReader) probePortRules(c *corev1.Container, port intstr.IntOrString, at string) {
+// namedPortRules warns of a port name that the container does not have.
+func (o *objectReader) namedPortRules(c *corev1.Container, port intstr.IntOrString, at, so string) {
 	if port.Type != intstr.String {
 		return
 	}
@@ -288,5 +291,5 @@ func (o *objectReader) probePortRules(c *corev1.Container, port intstr.IntOrStri
 			return
 		}
 	}
-	o.warn(o.root.find(at), at, "the container has no port named "+quote(port.StrVal)+", the probe will fail", "")
+	o.warn(o.root.find(at), at, "the container has no port named "+quote(port.StrVal)+", "+so, "")
 }

@@ -1,0 +1,43 @@
+package containerd
+
+import (
+	"context"
+	"time"
+
+	"github.com/pawl-project/pawl/nodeagent/pod"
+)
+
+// labelMark is the label that keeps a mark.
+func labelMark(m pod.Mark) string { return "pawl.dev/" + string(m) }
+
+// marks are those of a container besides StopRequested.
+var marks = [...]pod.Mark{pod.MarkPostStarted, pod.MarkPreStopped, pod.MarkSignalled}
+
+// readMarks takes up what the labels keep.
+func readMarks(c *pod.Container, labels map[string]string) {
+	for _, m := range marks {
+		c.Set(m, moment(labels[labelMark(m)]))
+	}
+}
+
+// Mark keeps a moment of a container's life in its labels. When it was asked to
+// stop is kept once: the grace period counts from there.
+func (r *Runtime) Mark(ctx context.Context, id string, m pod.Mark, at time.Time) error {
+	rec, ok, err := r.record(ctx, id)
+	if err != nil || !ok {
+		return err
+	}
+	unlock, err := r.locks.lock(ctx, rec.uid)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if rec, ok, err = r.record(ctx, id); err != nil || !ok || m == pod.MarkStopRequested && !rec.StopRequested.IsZero() {
+		return err
+	}
+	err = r.setLabels(ctx, id, map[string]string{labelMark(m): stamp(at)}, func(rec *record) { rec.Set(m, at) })
+	if gone(err) {
+		return nil
+	}
+	return err
+}
