@@ -404,7 +404,7 @@ func TestImport(t *testing.T) {
 	if err := tarball.Write(ref, img, &archive); err != nil {
 		t.Fatal(err)
 	}
-	importer, err := Dial(g.opts.Address)
+	importer, err := Dial(g.opts.Address, g.opts.Instance)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,17 +16,21 @@ import (
 	"github.com/pawl-project/pawl/schema"
 )
 
-// Importer puts images from archives into a containerd that runs.
-type Importer struct{ client *client.Client }
+// Importer is how a person at the machine works with the images of a containerd
+// that runs.
+type Importer struct {
+	client   *client.Client
+	instance string // whose images they will be; "": nobody's
+}
 
 // Dial makes an Importer for the containerd at the address. It does not wait
-// for it: ImportImage does, until its context ends.
-func Dial(address string) (*Importer, error) {
+// for it: its calls do, until their context ends.
+func Dial(address, instance string) (*Importer, error) {
 	c, err := dial(address)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, schema.ErrUnavailable)
 	}
-	return &Importer{client: c}, nil
+	return &Importer{c, instance}, nil
 }
 
 // Close drops the connection.
@@ -36,7 +40,11 @@ func (i *Importer) Close() error { return i.client.Close() }
 // its images for this platform and returns their names. An archive that is none
 // wraps schema.ErrRefused.
 func (i *Importer) ImportImage(ctx context.Context, archive io.Reader) ([]string, error) {
-	return importImages(ctx, i.client, "overlayfs", archive)
+	names, err := importImages(ctx, i.client, "overlayfs", archive)
+	if err != nil || i.instance == "" {
+		return names, err
+	}
+	return names, i.markImported(ctx, names)
 }
 
 // ImportImage is Importer's, over the runtime's own connection.
