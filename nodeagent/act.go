@@ -18,7 +18,7 @@ import (
 
 const (
 	callLimit     = 2 * time.Minute  // of one call of the runtime, but for pulls
-	stopLimit     = 20 * time.Second // of one call that ends or removes something
+	stopLimit     = 15 * time.Second // of one call that ends or removes something
 	pullLimit     = 30 * time.Minute // of one pull
 	shutdownGrace = 5 * time.Second  // for a call under way when the agent stops
 	// troublePauseMax is the longest pause before what failed for the machine's
@@ -209,6 +209,9 @@ func (w *worker) pulled(act pod.PullImage, r ImageRequest, img Image, asked bool
 	default:
 		reason := imageReason(r, err)
 		note.Image.Failure = notBefore(failed(note.Image.Failure, reason, err, pod.FirstPullPause), err)
+		if latest := time.Now().Add(jittered(troublePauseMax)); !asked && errors.Is(err, schema.ErrUnavailable) && note.Image.Failure.RetryAt.After(latest) {
+			note.Image.Failure.RetryAt = latest // no registry is spared by waiting for longer
+		}
 		w.tellNoImage(act.Container, r, reason, err)
 		w.log.Warn("cannot have image", "container", act.Container, "image", r.Image, "retry", note.Image.Failure.RetryAt, "err", err)
 	}

@@ -155,9 +155,14 @@ func (s *imageStore) startable(ctx context.Context, img nodeagent.Image) (*image
 	return s.find(ctx, img.Ref)
 }
 
+// lookUpWithin bounds how long containerd may take to say whether it has an image.
+const lookUpWithin = 10 * time.Second
+
 // find looks up an image that is whole and unpacked here.
 func (s *imageStore) find(ctx context.Context, name string) (*imageInfo, error) {
-	img, err := s.client.ImageService().Get(ctx, name)
+	limited, cancel := within(ctx, lookUpWithin)
+	defer cancel()
+	img, err := s.client.ImageService().Get(limited, name)
 	if err != nil {
 		if gone(err) {
 			return nil, fmt.Errorf("not on this node: %w", schema.ErrNotFound)
