@@ -22,9 +22,11 @@ import (
 // A pod's sandbox is the directory RunDir/pods/<uid>:
 //
 //	net ipc uts        pinned namespaces (those that are not the host's)
+//	pid pause          of a pod whose containers share their processes: the pinned
+//	                   namespace, and where its process 1 has its root
 //	shm                tmpfs, the containers' /dev/shm
 //	hosts hostname resolv.conf
-//	io                 FIFOs of its containers' output
+//	io                 FIFOs of its containers' input and output
 //	volumes            images' VOLUMEs, per container
 //	sandbox.json       written last: a directory without it is half made
 //
@@ -42,6 +44,7 @@ type sandboxRecord struct {
 	HostNetwork bool      `json:"hostNetwork,omitempty"`
 	HostIPC     bool      `json:"hostIPC,omitempty"`
 	HostPID     bool      `json:"hostPID,omitempty"`
+	SharePID    bool      `json:"sharePID,omitempty"`
 	CreatedAt   time.Time `json:"createdAt"`
 }
 
@@ -95,6 +98,7 @@ func (r *Runtime) makeSandbox(ctx context.Context, p *corev1.Pod) (_ *sandboxRec
 	s := &sandboxRecord{
 		UID: p.UID, Namespace: p.Namespace, Name: p.Name,
 		HostNetwork: p.Spec.HostNetwork, HostIPC: p.Spec.HostIPC, HostPID: p.Spec.HostPID,
+		SharePID:  sharesPID(p),
 		CreatedAt: time.Now(),
 	}
 	name, err := nodeName(p)
@@ -128,6 +132,11 @@ func (r *Runtime) makeSandbox(ctx context.Context, p *corev1.Pod) (_ *sandboxRec
 	})
 	if err := g.Wait(); err != nil {
 		return nil, err
+	}
+	if s.SharePID {
+		if err := r.startPause(p.UID, dir, s.kinds()); err != nil {
+			return nil, err
+		}
 	}
 	if err := writeNameFiles(dir, p, s); err != nil {
 		return nil, err
@@ -181,10 +190,10 @@ func (r *Runtime) sandbox(uid types.UID) (*sandboxRecord, error) {
 	r.mu.Lock()
 	known := r.pods[uid]
 	r.mu.Unlock()
-	if known != nil {
-		return known.sandbox, nil
-	}
 	dir := r.podDir(uid)
+	if known != nil {
+		return r.stillWhole(known.sandbox), nil
+	}
 	text, err := os.ReadFile(filepath.Join(dir, "sandbox.json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -202,10 +211,21 @@ func (r *Runtime) sandbox(uid types.UID) (*sandboxRecord, error) {
 			return nil, nil
 		}
 	}
+	if r.stillWhole(s) == nil {
+		return nil, nil
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.pods[uid] = &podState{sandbox: s}
 	return s, nil
+}
+
+// stillWhole is the sandbox, nil when its PID namespace has lost its process 1.
+func (r *Runtime) stillWhole(s *sandboxRecord) *sandboxRecord {
+	if s != nil && s.SharePID && !r.pauseLives(s.UID) {
+		return nil
+	}
+	return s
 }
 
 // sandboxes lists the pods that have a directory, whole or not.
@@ -230,6 +250,9 @@ func (r *Runtime) clearSandbox(dir string) error {
 		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
+	}
+	if err := r.endPause(types.UID(filepath.Base(dir))); err != nil {
+		return err
 	}
 	if err := errors.Join(unpinNamespaces(dir), unmount(filepath.Join(dir, "shm"))); err != nil {
 		return err

@@ -121,10 +121,15 @@ func workingDir(c *corev1.Container, image *imageInfo) string {
 }
 
 // namespaces are the pod's pinned ones, the host's (by not naming them), and a
-// mount and PID namespace of the container's own.
+// mount namespace of the container's own; so is its PID namespace, unless the
+// pod's containers share one.
 func (r *Runtime) namespaces(p *corev1.Pod, sandbox *sandboxRecord) []specs.LinuxNamespace {
 	list := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
-	if !p.Spec.HostPID {
+	switch {
+	case p.Spec.HostPID:
+	case sandbox.SharePID:
+		list = append(list, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: filepath.Join(r.podDir(sandbox.UID), nsPID.name)})
+	default:
 		list = append(list, specs.LinuxNamespace{Type: specs.PIDNamespace})
 	}
 	for _, k := range sandbox.kinds() {

@@ -61,13 +61,13 @@ func (r *Runtime) Signal(ctx context.Context, id string, stop string, at time.Ti
 // send signals the main process. That takes runc 10 ms and the kernel none, so
 // it is asked directly where it comes to the same: the end of the first process
 // of a PID namespace ends them all, but without one of its own (of a pod in the
-// host's) runc finds the others.
+// host's, or whose containers share one) runc finds the others.
 func (r *Runtime) send(ctx context.Context, rec record, number unix.Signal) error {
 	p, err := r.process(ctx, rec.ID)
 	if err != nil || p == nil || p.Status == task.Status_STOPPED {
 		return err
 	}
-	if !r.hostPID(rec.uid) && signalProcess(int(p.Pid), rec.ID, number) {
+	if !r.sharedPID(rec.uid) && signalProcess(int(p.Pid), rec.ID, number) {
 		return nil
 	}
 	_, err = r.client.TaskService().Kill(ctx, &tasks.KillRequest{ContainerID: rec.ID, Signal: uint32(number), All: number == unix.SIGKILL})
@@ -92,11 +92,11 @@ func signalProcess(pid int, id string, number unix.Signal) bool {
 	return alive(pid, id) && unix.PidfdSendSignal(fd, number, nil, 0) == nil
 }
 
-// hostPID says whether the pod's containers are in the host's PID namespace, or
-// may be: its sandbox is gone.
-func (r *Runtime) hostPID(uid types.UID) bool {
+// sharedPID says whether the pod's containers have no PID namespaces of their
+// own, or may have none: its sandbox is gone.
+func (r *Runtime) sharedPID(uid types.UID) bool {
 	s, err := r.sandbox(uid)
-	return err != nil || s == nil || s.HostPID
+	return err != nil || s == nil || s.HostPID || s.SharePID
 }
 
 // signalNumber reads TERM, SIGTERM or 15, and real-time signals as RTMIN+3.

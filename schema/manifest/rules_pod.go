@@ -33,6 +33,9 @@ func (o *objectReader) podRules(s *corev1.PodSpec, at string) {
 		o.appArmorRules(s.SecurityContext.AppArmorProfile, at+".securityContext.appArmorProfile")
 		o.sysctlRules(s, at+".securityContext.sysctls")
 	}
+	if s.HostPID && s.ShareProcessNamespace != nil && *s.ShareProcessNamespace {
+		o.fault(at+".shareProcessNamespace", "ShareProcessNamespace and HostPID cannot both be enabled", "keep one of them")
+	}
 	if s.DNSPolicy == corev1.DNSNone && (s.DNSConfig == nil || len(s.DNSConfig.Nameservers) == 0) {
 		o.fault(at+".dnsConfig", "has no nameservers", "with dnsPolicy None there must be at least one")
 	}
