@@ -136,7 +136,9 @@ func TestTroubleIsTold(t *testing.T) {
 
 func TestProbesAndMemoryAreTold(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.probe = func(context.Context, string, *corev1.Probe) error { return errors.New("HTTP probe failed with statuscode: 500") }
+		r.probe = func(context.Context, string, *corev1.Probe) error {
+			return errors.New("HTTP probe failed with statuscode: 500")
+		}
 		r.begin(true)
 		p := newPod("a")
 		c := &p.Spec.Containers[0]

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/pawl-project/pawl/schema/kv"
 )
 
@@ -54,6 +57,11 @@ func serveAndWrite(dir string) error {
 		}
 		for _, w := range writes {
 			fmt.Println("acked", w.Key)
+		}
+		// Events may be lost; their stream must be readable all the same.
+		about := corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: "default", Name: "web"}
+		if err := store.Publish(ctx, []corev1.Event{{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("web.%x", i%50)}, InvolvedObject: about}}); err != nil {
+			return err
 		}
 	}
 }
