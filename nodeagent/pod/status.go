@@ -54,11 +54,26 @@ func Status(want *corev1.Pod, seen Seen, known Known, now time.Time) corev1.PodS
 		s.ContainerStatuses = append(s.ContainerStatuses, v.containerStatus(&want.Spec.Containers[i], false))
 	}
 	s.Phase, s.Reason, s.Message = v.phase(s)
+	if s.Phase == corev1.PodPending && s.Message == "" {
+		s.Message = v.progress()
+	}
 	v.addresses(&s)
 	s.ObservedGeneration = want.Generation
 	s.Conditions = v.conditions(s)
 	shorten(&s)
 	return s
+}
+
+// progress says how far the pulls are that the pod waits for. It stands in the
+// pod's own message because `describe` shows no message of a container that waits.
+func (v *view) progress() string {
+	var all []string
+	for _, c := range v.specs() {
+		if img := v.known.Containers[c.Name].Image; img.Pulling && img.Progress != "" {
+			all = append(all, c.Name+": "+img.Progress)
+		}
+	}
+	return strings.Join(all, "; ")
 }
 
 func (v *view) addresses(s *corev1.PodStatus) {
