@@ -33,6 +33,7 @@ const (
 	labelStopSignal    = "pawl.dev/stop-signal"
 	labelLog           = "pawl.dev/log"
 	labelTTY           = "pawl.dev/tty"
+	labelStdin         = "pawl.dev/stdin"
 	labelStopRequested = "pawl.dev/stop-requested"
 	labelStartError    = "pawl.dev/start-error"
 	labelStarted       = "pawl.dev/started"
@@ -60,8 +61,9 @@ type record struct {
 	key           schema.PodKey
 	stopSignal    string
 	tty           bool
-	ended         bool // its exit is known, and does not change any more
-	settled       bool // and stands in its labels, so that its task is not needed
+	stdin         string // stdinOpen, stdinOnce, or "": it has no standard input
+	ended         bool   // its exit is known, and does not change any more
+	settled       bool   // and stands in its labels, so that its task is not needed
 }
 
 // recordOf reads a record; false when it is not ours.
@@ -92,6 +94,7 @@ func recordOf(c containers.Container, instance string) (*record, bool) {
 		key:        schema.PodKey{Namespace: l[labelNamespace], Name: l[labelPod]},
 		stopSignal: l[labelStopSignal],
 		tty:        l[labelTTY] == "true",
+		stdin:      l[labelStdin],
 	}
 	r.ended = l[labelExitCode] != ""
 	r.settled = r.ended

@@ -113,6 +113,9 @@ func (r *Runtime) fifos(uid types.UID, id string) (stdout, stderr string) {
 	return base + ".out", base + ".err"
 }
 
+// streamNames are the streams of a container in the order of its FIFOs.
+var streamNames = []string{"stdout", "stderr"}
+
 // A containerLog reads one container's output into its log.
 type containerLog struct {
 	writer  *logWriter
@@ -171,6 +174,9 @@ func (r *Runtime) makeFIFOs(uid types.UID, id string, tty bool) error {
 }
 
 func (r *Runtime) removeFIFOs(uid types.UID, id string) error {
+	if err := r.removeInput(uid, id); err != nil {
+		return err
+	}
 	stdout, stderr := r.fifos(uid, id)
 	for _, path := range []string{stdout, stderr} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -191,7 +197,7 @@ func (r *Runtime) read(id string, l *containerLog) {
 	}
 	r.logs[id] = l
 	r.mu.Unlock()
-	for i, name := range []string{"stdout", "stderr"}[:len(l.streams)] {
+	for i, name := range streamNames[:len(l.streams)] {
 		l.readers.Go(func() { l.writer.copy(name, l.streams[i]) })
 	}
 	r.workers.Go(func() {

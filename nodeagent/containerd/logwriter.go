@@ -34,6 +34,8 @@ type logWriter struct {
 	failed bool // and it was said
 	// followers are told, by a token, that the log grew.
 	followers map[chan struct{}]struct{}
+	// taps are given the output as it is, after it was written here.
+	taps map[*tap]struct{}
 }
 
 func openLogWriter(path string, log *slog.Logger) (*logWriter, error) {
@@ -111,6 +113,7 @@ func (w *logWriter) take(fd int, s *lines) (more, again bool) {
 	}
 	now := time.Now()
 	w.write(func(b *bytes.Buffer) { s.format(b, (*buffer)[:n], now) })
+	w.tell(s.name, (*buffer)[:n])
 	return true, false
 }
 
