@@ -38,6 +38,7 @@ type upConfig struct {
 	mirrors    []string
 	gcHigh     int // per cent of the images' disk
 	gcLow      int
+	podPids    int64 // processes a pod may have; -1: as many as the machine takes
 	podCIDR    string
 	git        reconciler.Git
 	logLevel   string
@@ -80,6 +81,7 @@ start takes them over. "pawld down" stops and removes them.`,
 	f.StringArrayVar(&c.mirrors, "registry-mirror", nil, "pull images of HOST from URL instead, as HOST=URL; repeatable")
 	f.IntVar(&c.gcHigh, "image-gc-high", 85, "per cent of their disk in use above which unused images are removed; 100: never")
 	f.IntVar(&c.gcLow, "image-gc-low", 80, "per cent of their disk in use down to which unused images are removed")
+	f.Int64Var(&c.podPids, "pod-pids-limit", -1, "processes and threads that a pod may have at a time; -1: as many as the machine takes, as in Kubernetes")
 	f.StringVar(&c.podCIDR, "pod-cidr", "10.42.0.0/24", "range of the pods' addresses on this node")
 	f.StringVar(&c.git.URL, "git-url", "", "follow this remote repository instead of the built-in one (https, ssh or file)")
 	f.StringVar(&c.git.Branch, "git-branch", "main", "branch that is deployed")
@@ -111,6 +113,9 @@ func up(ctx context.Context, c *upConfig, logTo io.Writer) error {
 	}
 	if c.gcLow < 1 || c.gcLow > c.gcHigh || c.gcHigh > 100 {
 		return fmt.Errorf("--image-gc-high %d and --image-gc-low %d: want 1 to 100, and low not above high", c.gcHigh, c.gcLow)
+	}
+	if c.podPids == 0 || c.podPids < -1 {
+		return fmt.Errorf("--pod-pids-limit %d: want 1 or more, or -1 for no limit", c.podPids)
 	}
 	if err := c.instance.open(); err != nil {
 		return err
@@ -214,6 +219,7 @@ func (c *upConfig) runtime(address string, net *network.Network, mirrors map[str
 
 		ImageGCHigh: c.gcHigh,
 		ImageGCLow:  c.gcLow,
+		PodPids:     max(0, c.podPids),
 	})
 }
 

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -30,19 +29,42 @@ func (r *Runtime) containerCgroup(uid types.UID, id string) string {
 
 // makeCgroup makes the pod's cgroup where it carries a setting of its own.
 func (r *Runtime) makeCgroup(p *corev1.Pod) error {
-	shares := podShares(p)
+	res := podResources(p, r.opts.PodPids)
 	path := r.podCgroup(p.UID)
 	if r.limits.v2() {
-		return r.makeCgroup2(path, shares)
+		dir, err := r.makeCgroup2(path)
+		if err != nil {
+			return err
+		}
+		return applySettings(res.settings2(), func(string) string { return dir })
 	}
-	dir := filepath.Join(r.limits.cgroup["cpu"], path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("make the pod's cgroup: %w", err)
-	}
-	return writeCgroup(dir, "cpu.shares", strconv.FormatUint(shares, 10))
+	return r.makeCgroup1(path, res)
 }
 
-func (r *Runtime) makeCgroup2(path string, shares uint64) error {
+func (r *Runtime) makeCgroup1(path string, res resources) error {
+	settings := res.settings1()
+	for _, s := range settings {
+		if err := os.MkdirAll(filepath.Join(r.limits.cgroup[s.controller], path), 0o755); err != nil {
+			return fmt.Errorf("make the pod's cgroup: %w", err)
+		}
+	}
+	return applySettings(settings, func(controller string) string { return filepath.Join(r.limits.cgroup[controller], path) })
+}
+
+// applySettings writes the settings. A weight that the machine has no
+// controller for is done without; a limit is not.
+func applySettings(settings []setting, dir func(controller string) string) error {
+	for _, s := range settings {
+		err := writeCgroup(dir(s.controller), s.file, s.value)
+		if err != nil && !(s.file == "cpu.weight" && errors.Is(err, fs.ErrNotExist)) {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeCgroup2 makes a cgroup of v2, with every controller there is.
+func (r *Runtime) makeCgroup2(path string) (string, error) {
 	root := r.limits.cgroup[""]
 	dir := root
 	for _, part := range strings.Split(strings.Trim(path, "/"), "/") {
@@ -50,18 +72,15 @@ func (r *Runtime) makeCgroup2(path string, shares uint64) error {
 			// A controller the machine does not have is one less to set; a limit
 			// that then cannot be set makes runc fail, and says so.
 			if err := writeCgroup(dir, "cgroup.subtree_control", c); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EOPNOTSUPP) {
-				return err
+				return "", err
 			}
 		}
 		dir = filepath.Join(dir, part)
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("make the pod's cgroup: %w", err)
+			return "", fmt.Errorf("make the pod's cgroup: %w", err)
 		}
 	}
-	if err := writeCgroup(dir, "cpu.weight", strconv.FormatUint(weight(shares), 10)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return dir, nil
 }
 
 // weight turns v1's shares (2 to 262144) into v2's weight (1 to 10000), as runc does.

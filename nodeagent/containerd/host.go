@@ -22,6 +22,7 @@ type host struct {
 	lowestOOM   int               // the lowest oom_score_adj this process may give
 	bounding    uint64            // the capabilities that can be given at all
 	maskedPaths []string
+	swap        bool   // whether swap can be limited
 	profiles    string // directory of the node's own seccomp profiles
 	apparmor    appArmor
 }
@@ -36,6 +37,7 @@ func lookAtHost(log *slog.Logger) (host, error) {
 	if h.cgroup, err = cgroupMounts(); err != nil {
 		return h, err
 	}
+	h.swap = limitsSwap(h.cgroup)
 	if h.bounding, err = boundingSet(); err != nil {
 		return h, err
 	}
@@ -106,6 +108,17 @@ func cgroupMounts() (map[string]string, error) {
 		return nil, fmt.Errorf("no cgroup controllers are mounted below %s: %w", root, schema.ErrRefused)
 	}
 	return found, nil
+}
+
+// limitsSwap says whether the kernel counts swap. The root of v2 has no limits,
+// but what is below it does.
+func limitsSwap(cgroup map[string]string) bool {
+	if root := cgroup[""]; root != "" {
+		found, err := filepath.Glob(filepath.Join(root, "*", "memory.swap.max"))
+		return err == nil && len(found) > 0
+	}
+	_, err := os.Stat(filepath.Join(cgroup["memory"], "memory.memsw.limit_in_bytes"))
+	return err == nil
 }
 
 // boundingSet is this process's capability bounding set.

@@ -42,6 +42,9 @@ type Options struct {
 	// Pulls bounds the pulls at one time; 0 means 4.
 	Pulls       int
 	Snapshotter string // "" means overlayfs
+	// PodPids is how many processes and threads a pod may have at a time; 0: as
+	// many as the machine takes.
+	PodPids int64
 	// ImageGCHigh and ImageGCLow are how full, in per cent, the disk with the
 	// images may be before unused ones are removed, and how full it is then;
 	// 0 means 85 and 80. 100 for both: images are never removed.

@@ -60,7 +60,7 @@ func (r *Runtime) spec(ctx context.Context, q nodeagent.StartRequest, image *ima
 		},
 		Linux: &specs.Linux{
 			CgroupsPath: r.containerCgroup(p.UID, id),
-			Resources:   linuxResources(c),
+			Resources:   r.limits.linuxResources(c),
 			Namespaces:  r.namespaces(p, sandbox),
 			Sysctl:      sysctls(p),
 		},

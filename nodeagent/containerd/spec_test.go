@@ -111,9 +111,6 @@ func TestResources(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
 	}
-	if a, b, c := weight(2), weight(1024), weight(262144); a != 1 || b != 39 || c != 10000 {
-		t.Errorf("weights %d %d %d", a, b, c)
-	}
 }
 
 func TestOOMScore(t *testing.T) {

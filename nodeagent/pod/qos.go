@@ -17,7 +17,8 @@ func QOS(p *corev1.Pod) corev1.PodQOSClass {
 				if request != nil || limit != nil {
 					asked = true
 				}
-				if limit == nil || request != nil && request.Cmp(*limit) != 0 {
+				_, zero := c.Resources.Requests[name] // asked for, but for nothing
+				if limit == nil || request != nil && request.Cmp(*limit) != 0 || request == nil && zero {
 					guaranteed = false
 				}
 			}
