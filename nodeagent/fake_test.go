@@ -32,6 +32,7 @@ type world struct {
 	calls   []string                                     // every call that took effect, in order
 	trouble func(ctx context.Context, call string) error // nil: all is well; may also hang
 	image   func(ctx context.Context, r nodeagent.ImageRequest) (nodeagent.Image, error)
+	collect func(keep []string) (nodeagent.ImageCollection, error) // nil: there is room
 }
 
 type heldPod struct {

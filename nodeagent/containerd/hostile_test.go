@@ -365,6 +365,49 @@ func TestSpoiltUpdateLeavesTheImage(t *testing.T) {
 	}
 }
 
+// An agent that is killed in the midst of a pull leaves a lease, which the next
+// one takes over with all that was fetched.
+func TestPullThatIsCutOffGoesOn(t *testing.T) {
+	g, reg := newRig(t), newWatchedRegistry(t)
+	img, err := random.Image(3<<20, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := push(reg.URL, "cut:1", img); err != nil {
+		t.Fatal(err)
+	}
+	before := g.imageCounts()
+	fetched := make(chan struct{}, 8)
+	reg.behave(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		rec := answered(r, next)
+		if !isBlob(r) || rec.Body.Len() < 1<<20 {
+			pass(w, rec, rec.Body.Bytes())
+			return
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(rec.Body.Len()))
+		_, _ = w.Write(rec.Body.Bytes()[:2<<20])
+		w.(http.Flusher).Flush()
+		fetched <- struct{}{}
+		<-r.Context().Done()
+	})
+	for range 3 {
+		done := make(chan error, 1)
+		go func() { _, err := g.pull(reg.host()+"/cut:1", corev1.PullAlways); done <- err }()
+		<-fetched
+		g.reopen()
+		if err := <-done; !errors.Is(err, schema.ErrUnavailable) {
+			t.Errorf("cut off: %v", err)
+		}
+		if now := g.imageCounts(); now["leases"] != before["leases"]+1 || now["downloads"] == before["downloads"] {
+			t.Errorf("before %v, now %v", before, now)
+		}
+	}
+	reg.behave(honest)
+	g.pullInTheEnd(t, reg.host()+"/cut:1")
+	g.dropImage(t, reg.host()+"/cut:1")
+	g.imagesAsBefore(t, before)
+}
+
 // Pulls with different credentials wait for each other, and the second finds
 // what the first has fetched.
 func TestOnePullWhateverTheCredentials(t *testing.T) {
