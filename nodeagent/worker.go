@@ -3,6 +3,7 @@ package nodeagent
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -99,6 +100,8 @@ func (w *worker) assign(p *corev1.Pod) {
 		}
 	} else if p.DeletionTimestamp == nil && equality.Semantic.DeepEqual(old.Spec, p.Spec) && equality.Semantic.DeepEqual(old.ObjectMeta, p.ObjectMeta) {
 		return
+	} else if !maps.Equal(old.Labels, p.Labels) || !maps.Equal(old.Annotations, p.Annotations) {
+		w.mail = append(w.mail, (*worker).objectsChanged) // its volumes may show them
 	}
 	w.want = p
 	w.wakeUp()

@@ -47,6 +47,9 @@ type hostMount struct {
 	shared, slave bool
 }
 
+// unescaped undoes what the kernel does to the bytes that would break the table.
+var unescaped = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
 func hostMounts(mountinfo []byte) []hostMount {
 	var table []hostMount
 	for s := bufio.NewScanner(bytes.NewReader(mountinfo)); s.Scan(); {
@@ -54,7 +57,7 @@ func hostMounts(mountinfo []byte) []hostMount {
 		if len(fields) < 7 {
 			continue
 		}
-		m := hostMount{at: fields[4]}
+		m := hostMount{at: unescaped.Replace(fields[4])}
 		for _, f := range fields[6:] {
 			if f == "-" {
 				break

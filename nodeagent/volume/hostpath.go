@@ -27,6 +27,10 @@ func setupHostPath(h *corev1.HostPathVolumeSource) error {
 	}
 	info, err := os.Stat(h.Path)
 	switch {
+	case want == corev1.HostPathUnset && errors.Is(err, fs.ErrNotExist):
+		// There is no check, but what is to be mounted must be there. containerd
+		// makes it so for Kubernetes, and manifests rely on it.
+		return hostPathMade(h.Path, os.MkdirAll(h.Path, 0o755))
 	case want == corev1.HostPathUnset:
 		return nil
 	case err == nil:

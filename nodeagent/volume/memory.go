@@ -38,6 +38,50 @@ func ensureMemory(dir string, limit int64) error {
 	return nil
 }
 
+// memorySize is what an emptyDir in memory may hold, in bytes: the least of the
+// node's memory, the pod's limit, when all its containers have one, and the
+// volume's own.
+func (v *Volumes) memorySize(p *corev1.Pod, own *resource.Quantity) int64 {
+	node := v.capacity()
+	size := node.Memory().Value()
+	lower := func(to int64) {
+		if to > 0 && (size <= 0 || to < size) {
+			size = to
+		}
+	}
+	lower(memoryLimit(p))
+	if own != nil {
+		lower(own.Value())
+	}
+	return size
+}
+
+// memoryLimit is what the pod's containers may use together; 0 when one of them
+// has no limit. Init containers that end are not there beside the others.
+func memoryLimit(p *corev1.Pod) int64 {
+	sum, most := int64(0), int64(0)
+	for i := range p.Spec.InitContainers {
+		c := &p.Spec.InitContainers[i]
+		limit := c.Resources.Limits.Memory().Value()
+		if limit == 0 {
+			return 0
+		}
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			sum += limit
+			limit = 0
+		}
+		most = max(most, sum+limit)
+	}
+	for i := range p.Spec.Containers {
+		limit := p.Spec.Containers[i].Resources.Limits.Memory().Value()
+		if limit == 0 {
+			return 0
+		}
+		sum += limit
+	}
+	return max(sum, most)
+}
+
 // isMemory says whether dir is the root of a tmpfs of its own.
 func isMemory(dir string) (bool, error) {
 	var here, above unix.Stat_t

@@ -82,7 +82,7 @@ func (v *Volumes) setup(ctx context.Context, p *corev1.Pod, vol *corev1.Volume, 
 	case k.nfs:
 		return v.setupNFS(ctx, dir, vol.NFS)
 	case !k.files:
-		return setupEmpty(dir, vol.EmptyDir, group)
+		return v.setupEmpty(p, dir, vol.EmptyDir, group)
 	}
 	// First the files, then the directory: a pod that waits for an object holds nothing.
 	f := filer{pod: p, objects: objects, capacity: v.capacity}
@@ -147,13 +147,9 @@ func (v *Volumes) dir(uid types.UID, vol *corev1.Volume) string {
 
 // setupEmpty makes an empty directory that every user of the pod may write to.
 // One that is there keeps what is in it.
-func setupEmpty(dir string, e *corev1.EmptyDirVolumeSource, group *int64) error {
+func (v *Volumes) setupEmpty(p *corev1.Pod, dir string, e *corev1.EmptyDirVolumeSource, group *int64) error {
 	if e != nil && e.Medium == corev1.StorageMediumMemory {
-		limit := int64(0)
-		if e.SizeLimit != nil {
-			limit = e.SizeLimit.Value()
-		}
-		if err := ensureMemory(dir, limit); err != nil {
+		if err := ensureMemory(dir, v.memorySize(p, e.SizeLimit)); err != nil {
 			return err
 		}
 	} else if e != nil && e.Medium != corev1.StorageMediumDefault {
