@@ -25,7 +25,7 @@ type Options struct {
 	// OpenSecret returns a Secret with its data in the clear. It may return the
 	// one it was given, which is never written to. nil: they are not sealed.
 	OpenSecret func(*corev1.Secret) (*corev1.Secret, error)
-	// Streams serves logs and exec of a pod; nil: there are no such resources.
+	// Streams serves logs, exec, attach, portforward and archive of a pod; nil: there are no such resources.
 	Streams Streams
 	// RestartPod ends a pod, so that it is made again. A nil uid means whichever
 	// there is, a nil grace the pod's own, in seconds. It returns the pod with its
@@ -52,11 +52,14 @@ type Check struct {
 	Err  error  // why it is not ready; nil when it is
 }
 
-// Streams serves what flows from a pod's containers. The pod existed when it
+// Streams serves what flows from a pod and its containers, and to them. The pod existed when it
 // was asked; everything else about the request is for Streams to check.
 type Streams interface {
 	Log(w http.ResponseWriter, r *http.Request, key schema.PodKey)
 	Exec(w http.ResponseWriter, r *http.Request, key schema.PodKey)
+	Attach(w http.ResponseWriter, r *http.Request, key schema.PodKey)
+	PortForward(w http.ResponseWriter, r *http.Request, key schema.PodKey)
+	Archive(w http.ResponseWriter, r *http.Request, key schema.PodKey)
 }
 
 // A Route is a further thing to GET: a subresource of every object of a Kind, or

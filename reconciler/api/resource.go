@@ -62,6 +62,7 @@ var extras = map[schema.Kind]struct {
 	schema.Deployments:            {short: []string{"deploy"}, categories: []string{"all"}, scale: true},
 	schema.Events:                 {short: []string{"ev"}},
 	schema.Revisions:              {short: []string{"rev"}},
+	schema.PriorityClasses:        {short: []string{"pc"}},
 }
 
 // rows is the table: every kind that schema knows, and the questions.
@@ -101,7 +102,7 @@ func (s *Server) row(info schema.KindInfo) *resource {
 	return r
 }
 
-// addPod gives pods what only they have: deletion, logs and commands.
+// addPod gives pods what only they have: deletion, and what flows.
 func (s *Server) addPod(r *resource) {
 	if s.RestartPod != nil {
 		r.verbs = []string{"delete", "deletecollection", "get", "list", "watch"}
@@ -110,8 +111,20 @@ func (s *Server) addPod(r *resource) {
 		return
 	}
 	r.add(&subresource{name: "log", gvk: r.gvk, verbs: []string{"get"}, streams: true, serve: func(q *request) { q.stream(s.Streams.Log, http.MethodGet) }})
-	exec := corev1.SchemeGroupVersion.WithKind("PodExecOptions")
-	r.add(&subresource{name: "exec", gvk: exec, verbs: []string{"create", "get"}, streams: true, serve: func(q *request) { q.stream(s.Streams.Exec, http.MethodGet, http.MethodPost) }})
+	for name, x := range map[string]struct {
+		kind  string
+		serve func(http.ResponseWriter, *http.Request, schema.PodKey)
+	}{
+		"exec":        {"PodExecOptions", s.Streams.Exec},
+		"attach":      {"PodAttachOptions", s.Streams.Attach},
+		"portforward": {"PodPortForwardOptions", s.Streams.PortForward},
+		"archive":     {"PodArchiveOptions", s.Streams.Archive}, // Pawl's own: what its cp speaks
+	} {
+		r.add(&subresource{
+			name: name, gvk: corev1.SchemeGroupVersion.WithKind(x.kind), verbs: []string{"create", "get"}, streams: true,
+			serve: func(q *request) { q.stream(x.serve, http.MethodGet, http.MethodPost) },
+		})
+	}
 }
 
 func (r *resource) add(s *subresource) { r.subresources[s.name] = s }

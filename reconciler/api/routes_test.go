@@ -20,6 +20,18 @@ func (stub) Exec(w http.ResponseWriter, _ *http.Request, k schema.PodKey) {
 	fmt.Fprintf(w, "exec in %s", k)
 }
 
+func (stub) Attach(w http.ResponseWriter, _ *http.Request, k schema.PodKey) {
+	fmt.Fprintf(w, "attached to %s", k)
+}
+
+func (stub) PortForward(w http.ResponseWriter, _ *http.Request, k schema.PodKey) {
+	fmt.Fprintf(w, "ports of %s", k)
+}
+
+func (stub) Archive(w http.ResponseWriter, _ *http.Request, k schema.PodKey) {
+	fmt.Fprintf(w, "files of %s", k)
+}
+
 func TestSubresourcesAndRoutes(t *testing.T) {
 	d := newDoor(t, func(o *Options) {
 		o.Streams = stub{}
@@ -33,6 +45,13 @@ func TestSubresourcesAndRoutes(t *testing.T) {
 		{"GET", pod + "/log?tailLines=1", "admin", "log of default/talk, tailLines=1"},
 		{"GET", pod + "/log", "view", "log of default/talk, "},
 		{"POST", pod + "/exec", "admin", "exec in default/talk"},
+		{"POST", pod + "/attach", "admin", "attached to default/talk"},
+		{"GET", pod + "/portforward", "admin", "ports of default/talk"},
+		{"POST", pod + "/archive", "admin", "files of default/talk"},
+		{"PUT", pod + "/archive", "admin", `update is not supported on resources of kind "pods"`},
+		{"GET", pod + "/attach", "view", `cannot get resource "pods/attach"`},
+		{"POST", pod + "/portforward", "view", `cannot create resource "pods/portforward"`},
+		{"GET", pod + "/archive", "view", `cannot get resource "pods/archive"`},
 		{"GET", "/apis/apps/v1/namespaces/default/deployments/web/blame", "view", `deployments.apps "web" is forbidden: User "vic" cannot get resource "deployments/blame" in API group "apps" in the namespace "default"`},
 		{"GET", "/apis/apps/v1/namespaces/default/deployments/web/blame", "admin", "blame of deployments/default/web"},
 		{"GET", "/own", "admin", "own"},

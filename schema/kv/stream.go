@@ -137,7 +137,8 @@ func ErrorClass(err error) string {
 	return ""
 }
 
-func classNamed(name string) error {
+// ClassNamed is the class that ErrorClass gave a name; nil for none.
+func ClassNamed(name string) error {
 	for _, c := range errorClasses {
 		if c.name == name {
 			return c.class

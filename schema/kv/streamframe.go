@@ -159,5 +159,5 @@ func decodeClosing(data []byte) error {
 	if c.Error == "" {
 		return nil
 	}
-	return &StreamError{Text: c.Error, Class: classNamed(c.Class)}
+	return &StreamError{Text: c.Error, Class: ClassNamed(c.Class)}
 }

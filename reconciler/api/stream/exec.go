@@ -55,6 +55,17 @@ type input interface {
 
 // Exec answers GET (WebSocket) and POST (SPDY) pods/{name}/exec.
 func (s *Streams) Exec(w http.ResponseWriter, r *http.Request, k schema.PodKey) {
+	s.process(w, r, k, "executing command in", func(e *kv.ExecRequest) (kv.StreamRequest, error) {
+		if len(e.Command) == 0 {
+			return kv.StreamRequest{}, apierrors.NewBadRequest("you must specify at least one command for the container")
+		}
+		return kv.StreamRequest{Verb: kv.StreamExec, Exec: e}, nil
+	})
+}
+
+// process connects a client with a process in a container; ask is what the node
+// is asked for.
+func (s *Streams) process(w http.ResponseWriter, r *http.Request, k schema.PodKey, doing string, ask func(*kv.ExecRequest) (kv.StreamRequest, error)) {
 	leave, err := s.enter(&s.exec)
 	if err != nil {
 		s.refused(w, r, err)
@@ -63,7 +74,7 @@ func (s *Streams) Exec(w http.ResponseWriter, r *http.Request, k schema.PodKey) 
 	defer leave()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	c, request, upgrade, err := s.openExec(ctx, r, k)
+	c, request, upgrade, err := s.openProcess(ctx, r, k, ask)
 	if err != nil {
 		s.refused(w, r, err)
 		return
@@ -74,7 +85,7 @@ func (s *Streams) Exec(w http.ResponseWriter, r *http.Request, k schema.PodKey) 
 		s.o.Logger.Info("a command's client could not be reached", "pod", k, "error", err)
 		return // it was told
 	}
-	e := &execution{server: r.Context(), ctx: ctx, cancel: cancel, node: c, client: client, tty: request.TTY, ping: s.ping}
+	e := &execution{server: r.Context(), ctx: ctx, cancel: cancel, node: c, client: client, tty: request.TTY, ping: s.ping, doing: doing}
 	if err := e.run(); err != nil {
 		s.o.Logger.Info("a command's stream broke off", "pod", k, "error", err)
 	}
@@ -83,9 +94,9 @@ func (s *Streams) Exec(w http.ResponseWriter, r *http.Request, k schema.PodKey) 
 // An upgrader turns a request into a session. When it fails it has answered.
 type upgrader func(http.ResponseWriter, *http.Request, kv.ExecRequest) (session, error)
 
-// openExec judges the request and opens the stream before the connection is
+// openProcess judges the request and opens the stream before the connection is
 // upgraded: after that an error has no status code.
-func (s *Streams) openExec(ctx context.Context, r *http.Request, k schema.PodKey) (Conn, *kv.ExecRequest, upgrader, error) {
+func (s *Streams) openProcess(ctx context.Context, r *http.Request, k schema.PodKey, ask func(*kv.ExecRequest) (kv.StreamRequest, error)) (Conn, *kv.ExecRequest, upgrader, error) {
 	p, container, err := s.pod(k, r.URL.Query().Get("container"))
 	if err != nil {
 		return nil, nil, nil, err
@@ -97,11 +108,16 @@ func (s *Streams) openExec(ctx context.Context, r *http.Request, k schema.PodKey
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	asked, err := ask(request)
+	if err != nil {
+		return nil, nil, nil, err
+	}
 	upgrade, err := upgraderFor(r)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	c, err := s.open(ctx, p, kv.StreamRequest{Verb: kv.StreamExec, Container: container, Exec: request})
+	asked.Container = container
+	c, err := s.open(ctx, p, asked)
 	return c, request, upgrade, err
 }
 
@@ -118,9 +134,6 @@ func execRequest(r *http.Request) (*kv.ExecRequest, error) {
 	if !e.Stdin && !e.Stdout && !e.Stderr {
 		return nil, apierrors.NewBadRequest("you must specify at least 1 of stdin, stdout, stderr")
 	}
-	if len(e.Command) == 0 {
-		return nil, apierrors.NewBadRequest("you must specify at least one command for the container")
-	}
 	return e, nil
 }
 
@@ -131,6 +144,7 @@ type execution struct {
 	cancel context.CancelFunc
 	node   Conn
 	client session
+	doing  string // with the container, for messages
 	tty    bool
 	ping   time.Duration
 }
@@ -169,7 +183,7 @@ func (e *execution) output() (metav1.Status, error) {
 	for {
 		channel, data, err := e.node.Recv(e.ctx)
 		if errors.Is(err, io.EOF) && result != nil {
-			return resultStatus(*result), nil
+			return resultStatus(*result, e.doing), nil
 		}
 		if errors.Is(err, io.EOF) {
 			err = errors.New("the node did not say how the command ended")

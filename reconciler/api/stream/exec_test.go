@@ -397,7 +397,7 @@ func TestCommandRefused(t *testing.T) {
 		}, 400, "container main of pod web is not running"},
 		{"node too slow", "", func(g *rig) { g.node.refuse = context.DeadlineExceeded }, 504, "Timeout: node n1 did not answer in time"},
 		{"no such pod", "", func(g *rig) { g.pod = &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "other"}} }, 404, `pods "web" not found`},
-		{"too many", "", func(g *rig) { g.streams.o.Most = 1; g.streams.all.Add(1) }, 429, "too many logs and commands of pods are open, try again when some have ended"},
+		{"too many", "", func(g *rig) { g.streams.o.Most = 1; g.streams.all.Add(1) }, 429, "too many logs, commands and connections of pods are open, try again when some have ended"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			g := newRig(t, shell)
@@ -502,7 +502,7 @@ func TestForeignOrigin(t *testing.T) {
 
 func TestResultStatusHasEightBits(t *testing.T) {
 	for code, want := range map[int]string{1: "1", 255: "255", 256: "255", -1: "255", 137: "137"} {
-		text, _ := json.Marshal(resultStatus(kv.StreamResult{ExitCode: code}))
+		text, _ := json.Marshal(resultStatus(kv.StreamResult{ExitCode: code}, ""))
 		if !strings.Contains(string(text), fmt.Sprintf(`"causes":[{"reason":"ExitCode","message":"%s"}]`, want)) {
 			t.Errorf("%d: %s", code, text)
 		}

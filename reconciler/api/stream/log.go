@@ -82,7 +82,8 @@ type logCopy struct {
 	w       http.ResponseWriter
 	flush   func() error
 	follow  bool
-	started bool // an answer has begun; it can no longer be an error
+	kind    string // content type; "": text
+	started bool   // an answer has begun; it can no longer be an error
 }
 
 // start begins the answer.
@@ -91,7 +92,10 @@ func (l *logCopy) start() {
 		return
 	}
 	l.started = true
-	l.w.Header().Set("Content-Type", "text/plain")
+	if l.kind == "" {
+		l.kind = "text/plain"
+	}
+	l.w.Header().Set("Content-Type", l.kind)
 	l.w.Header().Set("X-Content-Type-Options", "nosniff")
 	l.w.WriteHeader(http.StatusOK)
 }

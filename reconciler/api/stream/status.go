@@ -89,9 +89,9 @@ func writeError(w http.ResponseWriter, err error) {
 }
 
 // resultStatus is how a command ended, as clients read it from the error stream.
-func resultStatus(r kv.StreamResult) metav1.Status {
+func resultStatus(r kv.StreamResult, doing string) metav1.Status {
 	if r.Error != "" {
-		return statusOf(apierrors.NewInternalError(errors.New("error executing command in container: " + r.Error)))
+		return statusOf(apierrors.NewInternalError(errors.New("error " + doing + " container: " + r.Error)))
 	}
 	if r.ExitCode == 0 {
 		return metav1.Status{Status: metav1.StatusSuccess}

@@ -64,11 +64,14 @@ type Options struct {
 
 // Streams serves logs and commands of pods.
 type Streams struct {
-	o    Options
-	ping time.Duration // between signs of life to a command's client
-	logs counter
-	exec counter
-	all  atomic.Int64
+	o         Options
+	ping      time.Duration // between signs of life to a command's client
+	logs      counter
+	exec      counter // attach too
+	forward   counter // sessions
+	forwarded counter // their connections
+	archives  counter
+	all       atomic.Int64
 }
 
 // A counter is what is told of one sort of streams.
@@ -106,7 +109,7 @@ func (s *Streams) enter(c *counter) (leave func(), err error) {
 	if s.all.Add(1) > int64(s.o.Most) {
 		s.all.Add(-1)
 		c.refused.Add(1)
-		return nil, apierrors.NewTooManyRequests("too many logs and commands of pods are open, try again when some have ended", 1)
+		return nil, apierrors.NewTooManyRequests("too many logs, commands and connections of pods are open, try again when some have ended", 1)
 	}
 	c.total.Add(1)
 	c.open.Add(1)
