@@ -3,6 +3,7 @@ package schema
 import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	k8sschema "k8s.io/apimachinery/pkg/runtime/schema"
@@ -24,6 +25,7 @@ const (
 	Services               Kind = "services"
 	Nodes                  Kind = "nodes"
 	Events                 Kind = "events"
+	PriorityClasses        Kind = "priorityclasses"
 	// Revisions is a kind of Pawl's own: the commits that were looked at.
 	Revisions Kind = "revisions"
 )
@@ -50,6 +52,7 @@ type KindInfo struct {
 var kinds = []KindInfo{
 	info(Namespaces, "", "v1", "Namespace", false, true, func() Object { return new(corev1.Namespace) }),
 	info(Nodes, "", "v1", "Node", false, false, func() Object { return new(corev1.Node) }),
+	info(PriorityClasses, "scheduling.k8s.io", "v1", "PriorityClass", false, true, func() Object { return new(schedulingv1.PriorityClass) }),
 	info(ConfigMaps, "", "v1", "ConfigMap", true, true, func() Object { return new(corev1.ConfigMap) }),
 	info(Secrets, "", "v1", "Secret", true, true, func() Object { return new(corev1.Secret) }),
 	info(Services, "", "v1", "Service", true, true, func() Object { return new(corev1.Service) }),

@@ -184,7 +184,7 @@ func TestDynamicDiscoveryAndMapping(t *testing.T) {
 		t.Fatal(err)
 	}
 	groups, resources, failed, err := c.GroupsAndMaybeResources() // aggregated
-	if err != nil || len(failed) > 0 || len(groups.Groups) != 5 || resources == nil {
+	if err != nil || len(failed) > 0 || len(groups.Groups) != 6 || resources == nil {
 		t.Fatalf("%v %v %+v %+v", err, failed, groups, resources)
 	}
 	plain, err := c.WithLegacy().ServerResourcesForGroupVersion("apps/v1")

@@ -98,7 +98,7 @@ func TestKubectl(t *testing.T) {
 		{"explain pods.spec.containers.image", true, `KIND: +Pod\nVERSION: +v1\n\nFIELD: image <string>\n(.*\n)+`},
 		{"explain revisions.status.faults.line", true, `GROUP: +pawl.dev\nKIND: +Revision\n(.*\n)+FIELD: line <integer>\n(.*\n)+`},
 		{"api-resources --api-group=apps --no-headers", true, `deployments +deploy +apps/v1 +true +Deployment\nreplicasets +rs +apps/v1 +true +ReplicaSet\n`},
-		{"api-versions", true, `apps/v1\nauthentication.k8s.io/v1\nauthorization.k8s.io/v1\npawl.dev/v1\nv1\n`},
+		{"api-versions", true, `apps/v1\nauthentication.k8s.io/v1\nauthorization.k8s.io/v1\npawl.dev/v1\nscheduling.k8s.io/v1\nv1\n`},
 		{"version -o json", true, `(.*\n)+.*"gitVersion": "v1.36.3\+pawl-0.3.0"(.*\n)+`},
 		{"wait --for=condition=Ready pod/talk --timeout=10s", true, `pod/talk condition met\n`},
 		{"wait --for=condition=Ready pod/nosuch --timeout=1s", false, `Error from server \(NotFound\): pods "nosuch" not found\n`},

@@ -1,8 +1,13 @@
 // Package placement decides which node a pod goes to: it filters the nodes by
 // what the pod cannot do without, scores what is left, and says per node why
-// not when nothing is.
+// not when nothing is. What the fields of a pod mean for this is what Kubernetes
+// documents for them, and the reasons are worded as its scheduler words them.
 //
 // It refuses to do: equal inputs give equal answers, names break ties. It
-// changes nothing but the accounts of the nodes it is told to change, moves no
-// pod that has a place, and knows no clock.
+// changes nothing but the accounts it is told to change, moves no pod that has a
+// place, ends none (MakeRoom only says which ones would have to go), and knows
+// no clock.
+//
+// Only pods with constraints pay for them. A pod without any is held against
+// the nodes alone, and against what pods that are there already forbid others.
 package placement

@@ -1,7 +1,11 @@
 package placement
 
 import (
+	"maps"
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pawl-project/pawl/schema"
 )
@@ -9,34 +13,53 @@ import (
 // defaultPods is how many pods a node takes that does not say.
 const defaultPods = 110
 
-// A Node is what placement knows of one node: what it offers, and the account
-// of what the pods on it hold. It is not safe for concurrent use.
-type Node struct {
-	Name          schema.NodeName
-	Labels        map[string]string
-	Ready         bool
-	Unschedulable bool // cordoned
+// A node is what is known of one node: what it offers, and the account of what
+// the pods on it hold. Pods may be on it before it is known.
+type node struct {
+	name     schema.NodeName
+	known    bool
+	labels   map[string]string
+	cordoned bool
+	taints   []corev1.Taint // its own, and what follows from its not being ready
+	disliked int            // how many of them are PreferNoSchedule
 
 	offers resources
 	holds  resources
 	scored resources // as holds, but a pod that asks for nothing weighs a little
 	ports  map[hostPort]int
+	pods   map[podID]*held
+	ending int // how many of the pods end
 }
 
-// NewNode is an account for a node of that name that offers nothing yet.
-func NewNode(name schema.NodeName) *Node { return &Node{Name: name} }
+// podID tells pods of one node apart.
+type podID struct {
+	namespace, name string
+	uid             types.UID
+}
 
-// Describe takes over what the node says of itself; nil: nothing is known of
-// it any more. What its pods hold stays on the account.
-func (n *Node) Describe(o *corev1.Node) {
-	n.Labels, n.Ready, n.Unschedulable, n.offers = nil, false, false, resources{}
+func idOf(p *corev1.Pod) podID { return podID{p.Namespace, p.Name, p.UID} }
+
+// held is a pod on a node's account.
+type held struct {
+	pod       *corev1.Pod
+	count     int  // how often it was put there
+	ending    bool // it has a deletionTimestamp, or will have
+	evictable bool
+}
+
+// describe takes over what the node says of itself; nil: nothing is known of it
+// any more. What its pods hold stays on the account.
+func (n *node) describe(o *corev1.Node) {
+	n.known = o != nil
+	n.labels, n.cordoned, n.taints, n.disliked, n.offers = nil, false, nil, 0, resources{}
 	if o == nil {
 		return
 	}
-	n.Labels, n.Unschedulable = o.Labels, o.Spec.Unschedulable
-	for _, c := range o.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			n.Ready = c.Status == corev1.ConditionTrue
+	n.labels, n.cordoned = o.Labels, o.Spec.Unschedulable
+	n.taints = append(slices.Clone(o.Spec.Taints), unready(o)...)
+	for i := range n.taints {
+		if n.taints[i].Effect == corev1.TaintEffectPreferNoSchedule {
+			n.disliked++
 		}
 	}
 	n.offers = fromList(o.Status.Allocatable)
@@ -45,16 +68,31 @@ func (n *Node) Describe(o *corev1.Node) {
 	}
 }
 
-// Hold puts a pod on the node's account.
-func (n *Node) Hold(p *corev1.Pod) { n.account(p, 1) }
+// unready is the taint of a node that is not ready, as Kubernetes' node
+// controller would put it there.
+func unready(o *corev1.Node) []corev1.Taint {
+	key := corev1.TaintNodeNotReady
+	for _, c := range o.Status.Conditions {
+		if c.Type != corev1.NodeReady {
+			continue
+		}
+		if c.Status == corev1.ConditionTrue {
+			return nil
+		}
+		if c.Status == corev1.ConditionUnknown {
+			key = corev1.TaintNodeUnreachable
+		}
+	}
+	return []corev1.Taint{{Key: key, Effect: corev1.TaintEffectNoSchedule}}
+}
 
-// Release takes a pod off it again: the same pod, or one that asks for the same.
-func (n *Node) Release(p *corev1.Pod) { n.account(p, -1) }
+// topology is the value that a node has for a topology key.
+func (n *node) topology(key string) (pair, bool) {
+	v, ok := n.labels[key]
+	return pair{key, v}, ok
+}
 
-// Empty says whether no pod is on the account.
-func (n *Node) Empty() bool { return n.holds.pods == 0 }
-
-func (n *Node) account(p *corev1.Pod, sign int64) {
+func (n *node) account(p *corev1.Pod, sign int64) {
 	asks := requests(p)
 	n.holds.add(asks, sign)
 	n.scored.add(weight(asks), sign)
@@ -66,4 +104,16 @@ func (n *Node) account(p *corev1.Pod, sign int64) {
 			delete(n.ports, port)
 		}
 	}
+}
+
+// sorted lists the pods that choose picks, by name.
+func (n *node) sorted(choose func(*held) bool) []*held {
+	var all []*held
+	for h := range maps.Values(n.pods) {
+		if choose(h) {
+			all = append(all, h)
+		}
+	}
+	slices.SortFunc(all, func(a, b *held) int { return compareIDs(idOf(a.pod), idOf(b.pod)) })
+	return all
 }

@@ -13,8 +13,11 @@ import (
 // An Unfit says why no node takes a pod, in the words kubectl's users know. It
 // wraps schema.ErrUnavailable: a node that changes or a pod that goes mends it.
 type Unfit struct {
-	Nodes   int            // how many were looked at
-	Reasons map[string]int // why not → on how many nodes
+	Nodes      int            // how many were looked at
+	Reasons    map[string]int // why not → on how many nodes
+	Preemption string         // why ending other pods does not help; "": not looked at
+
+	movable []*node // that only what their pods hold keeps from taking it
 }
 
 // Error is one line: 0/2 nodes are available: 1 Insufficient cpu, 1 Too many pods.
@@ -22,12 +25,20 @@ func (u *Unfit) Error() string {
 	if u.Nodes == 0 {
 		return "no nodes available to schedule pods"
 	}
-	parts := make([]string, 0, len(u.Reasons))
-	for why, n := range u.Reasons {
+	line := counted(u.Nodes, u.Reasons)
+	if u.Preemption != "" {
+		line += " preemption: " + u.Preemption
+	}
+	return line
+}
+
+func counted(nodes int, reasons map[string]int) string {
+	parts := make([]string, 0, len(reasons))
+	for why, n := range reasons {
 		parts = append(parts, fmt.Sprintf("%d %s", n, why))
 	}
 	slices.Sort(parts)
-	return fmt.Sprintf("0/%d nodes are available: %s.", u.Nodes, strings.Join(parts, ", "))
+	return fmt.Sprintf("0/%d nodes are available: %s.", nodes, strings.Join(parts, ", "))
 }
 
 // Unwrap makes errors.Is(err, schema.ErrUnavailable) true.
@@ -36,74 +47,128 @@ func (u *Unfit) Unwrap() error { return schema.ErrUnavailable }
 // The reasons, as Kubernetes' scheduler words them.
 const (
 	whyUnschedulable = "node(s) were unschedulable"
-	whyNotReady      = "node(s) had untolerated taint {" + corev1.TaintNodeNotReady + ": }"
+	whyTaint         = "node(s) had untolerated taint {%s: %s}"
 	whySelector      = "node(s) didn't match Pod's node affinity/selector"
 	whyName          = "node(s) didn't match the requested node name"
 	whyPorts         = "node(s) didn't have free ports for the requested pod ports"
 	whyPods          = "Too many pods"
+	whySpread        = "node(s) didn't match pod topology spread constraints"
+	whyNoTopology    = "node(s) didn't match pod topology spread constraints (missing required label)"
+	whyAffinity      = "node(s) didn't match pod affinity rules"
+	whyAntiAffinity  = "node(s) didn't match pod anti-affinity rules"
+	whyRefused       = "node(s) didn't satisfy existing pods anti-affinity rules"
 )
 
-// Place chooses the node for a pod: the least loaded of those that can take it,
-// counting the pod itself; of equals the first by name. A pod that names its
-// node goes there whether the node is ready for others or not, once it fits. The
-// error is an *Unfit. Nobody's account changes: the caller Holds the pod on the
-// node it takes.
-func Place(p *corev1.Pod, nodes []*Node) (schema.NodeName, error) {
-	asks, ports := requests(p), hostPorts(p)
-	var best *Node
-	var bestLoad int64
-	unfit := &Unfit{Nodes: len(nodes), Reasons: map[string]int{}}
-	for _, n := range nodes {
-		if reasons := n.refuses(p, asks, ports); len(reasons) > 0 {
-			for _, why := range reasons {
-				unfit.Reasons[why]++
-			}
+// An ask is what a pod asks of a node, worked out for the cluster as it is.
+type ask struct {
+	pod     *corev1.Pod
+	needs   resources
+	ports   []hostPort
+	company *company
+	must    spreads
+	// sociable: other nodes' pods matter too, or did when this was made.
+	sociable bool
+}
+
+func (c *Cluster) ask(p *corev1.Pod) *ask {
+	a := &ask{pod: p, needs: requests(p), ports: hostPorts(p)}
+	a.meet(c)
+	a.sociable = a.company != nil || a.must != nil
+	return a
+}
+
+// meet works out what depends on the pods that are there.
+func (a *ask) meet(c *Cluster) {
+	a.company = c.companyOf(a.pod)
+	a.must = nil
+	if len(a.pod.Spec.TopologySpreadConstraints) > 0 {
+		a.must = c.spreadsOf(a.pod, true)
+	}
+}
+
+// Place chooses the node for a pod: of those that can take it the one it and
+// the others prefer, the least loaded of equals, counting the pod itself, and of
+// those the first by name. A pod that names its node goes there whether the node
+// is ready for others or not, once it fits. The error is an *Unfit. Nobody's
+// account changes: the caller Holds the pod on the node it takes.
+func (c *Cluster) Place(p *corev1.Pod) (schema.NodeName, error) {
+	a := c.ask(p)
+	rank := c.ranking(a)
+	unfit := &Unfit{Nodes: len(c.known())}
+	for _, n := range c.known() {
+		reasons, helpless := n.refuses(a)
+		if len(reasons) == 0 {
+			rank.add(n)
 			continue
 		}
-		load := n.load(weight(asks))
-		if best == nil || load < bestLoad || load == bestLoad && n.Name < best.Name {
-			best, bestLoad = n, load
+		if rank.any() {
+			continue // nobody will ask why not
 		}
+		unfit.add(n, reasons, helpless)
 	}
-	if best == nil {
-		return "", unfit
+	if best := rank.best(); best != nil {
+		return best.name, nil
 	}
-	return best.Name, nil
+	return "", unfit
 }
 
-// refuses lists why n cannot take p: the first sort of reason that applies, and
-// of what it has too little of, everything.
-func (n *Node) refuses(p *corev1.Pod, asks resources, ports []hostPort) []string {
+func (u *Unfit) add(n *node, reasons []string, helpless bool) {
+	if u.Reasons == nil {
+		u.Reasons = map[string]int{}
+	}
+	for _, why := range reasons {
+		u.Reasons[why]++
+	}
+	if !helpless {
+		u.movable = append(u.movable, n)
+	}
+}
+
+// refuses lists why n cannot take the pod: the first sort of reason that
+// applies, and of what it has too little of, everything. It is helpless when no
+// going of pods could help.
+func (n *node) refuses(a *ask) (why []string, helpless bool) {
+	if why := n.refusesAny(a.pod); why != "" {
+		return []string{why}, true
+	}
+	if n.portTaken(a.ports) {
+		return []string{whyPorts}, false
+	}
+	if why, helpless := n.lacks(a.needs); len(why) > 0 {
+		return why, helpless
+	}
+	if why, helpless := a.must.refuses(n); why != "" {
+		return []string{why}, helpless
+	}
+	if why, helpless := a.company.refuses(n); why != "" {
+		return []string{why}, helpless
+	}
+	return nil, false
+}
+
+// refusesAny is why the node would not take the pod even if it were empty.
+func (n *node) refusesAny(p *corev1.Pod) string {
 	if p.Spec.NodeName != "" {
-		if p.Spec.NodeName != string(n.Name) {
-			return []string{whyName}
+		if p.Spec.NodeName != string(n.name) {
+			return whyName
 		}
-	} else {
-		switch {
-		case n.Unschedulable:
-			return []string{whyUnschedulable}
-		case !n.Ready:
-			return []string{whyNotReady}
-		case !n.selected(p):
-			return []string{whySelector}
+		return ""
+	}
+	if n.cordoned && !tolerated(p, &corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}) {
+		return whyUnschedulable
+	}
+	if len(n.taints) > 0 {
+		if t := n.forbids(p); t != nil {
+			return fmt.Sprintf(whyTaint, t.Key, t.Value)
 		}
 	}
-	if n.portTaken(ports) {
-		return []string{whyPorts}
+	if !n.selected(p) {
+		return whySelector
 	}
-	return n.lacks(asks)
+	return ""
 }
 
-func (n *Node) selected(p *corev1.Pod) bool {
-	for k, v := range p.Spec.NodeSelector {
-		if have, ok := n.Labels[k]; !ok || have != v {
-			return false
-		}
-	}
-	return true
-}
-
-func (n *Node) portTaken(ports []hostPort) bool {
+func (n *node) portTaken(ports []hostPort) bool {
 	for _, want := range ports {
 		for held := range n.ports {
 			if want.clashes(held) {
@@ -114,42 +179,19 @@ func (n *Node) portTaken(ports []hostPort) bool {
 	return false
 }
 
-func (n *Node) lacks(asks resources) []string {
-	var why []string
-	if n.holds.pods+asks.pods > n.offers.pods {
-		why = append(why, whyPods)
-	}
-	if asks.cpu > 0 && n.holds.cpu+asks.cpu > n.offers.cpu {
-		why = append(why, "Insufficient cpu")
-	}
-	if asks.memory > 0 && n.holds.memory+asks.memory > n.offers.memory {
-		why = append(why, "Insufficient memory")
-	}
-	for name, v := range asks.other {
-		if v > 0 && n.holds.other[name]+v > n.offers.other[name] {
-			why = append(why, "Insufficient "+string(name))
+// lacks lists what the node has too little of; helpless: even empty it would.
+func (n *node) lacks(asks resources) (why []string, helpless bool) {
+	lack := func(reason string, want, held, offered int64) {
+		if want > 0 && held+want > offered {
+			why = append(why, reason)
+			helpless = helpless || want > offered
 		}
 	}
-	return why
-}
-
-// loadUnit is a full node's load.
-const loadUnit = 1 << 20
-
-// load is how full the node would be with one more pod: the mean of the
-// fractions of cpu and memory plus half of what lies between them, which is the
-// greater of the two; so a node that would end up lopsided counts as fuller.
-// Whole numbers, so that every machine decides alike.
-func (n *Node) load(more resources) int64 {
-	return max(
-		fraction(n.scored.cpu+more.cpu, n.offers.cpu),
-		fraction((n.scored.memory+more.memory)>>10, n.offers.memory>>10),
-	)
-}
-
-func fraction(used, of int64) int64 {
-	if of <= 0 {
-		return loadUnit
+	lack(whyPods, asks.pods, n.holds.pods, n.offers.pods)
+	lack("Insufficient cpu", asks.cpu, n.holds.cpu, n.offers.cpu)
+	lack("Insufficient memory", asks.memory, n.holds.memory, n.offers.memory)
+	for name, v := range asks.other {
+		lack("Insufficient "+string(name), v, n.holds.other[name], n.offers.other[name])
 	}
-	return used * loadUnit / of
+	return why, helpless
 }

@@ -12,17 +12,25 @@ import (
 	"github.com/pawl-project/pawl/schema"
 )
 
-func node(name string, cpu, memory string, change func(*corev1.Node)) *Node {
+// nodes makes a cluster of nodes.
+func nodes(all ...*corev1.Node) *Cluster {
+	c := NewCluster()
+	for _, o := range all {
+		c.Describe(schema.NodeName(o.Name), o)
+	}
+	return c
+}
+
+func machine(name, cpu, memory string, change func(*corev1.Node)) *corev1.Node {
 	o := &corev1.Node{}
 	o.Name = name
+	o.Labels = map[string]string{corev1.LabelHostname: name}
 	o.Status.Allocatable = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory)}
 	o.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
 	if change != nil {
 		change(o)
 	}
-	n := NewNode(schema.NodeName(name))
-	n.Describe(o)
-	return n
+	return o
 }
 
 func asking(cpu, memory string) *corev1.Pod {
@@ -45,18 +53,14 @@ func port(ip string, number int32, protocol corev1.Protocol) *corev1.Pod {
 }
 
 func TestTheLeastLoadedNodeWinsAndNamesBreakTies(t *testing.T) {
-	nodes := []*Node{node("c", "4", "8Gi", nil), node("b", "4", "8Gi", nil), node("a", "4", "8Gi", nil)}
+	c := nodes(machine("c", "4", "8Gi", nil), machine("b", "4", "8Gi", nil), machine("a", "4", "8Gi", nil))
 	var got []schema.NodeName
 	for range 6 {
-		name, err := Place(asking("500m", "100Mi"), nodes)
+		name, err := c.Place(asking("500m", "100Mi"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, n := range nodes {
-			if n.Name == name {
-				n.Hold(asking("500m", "100Mi"))
-			}
-		}
+		c.Hold(name, asking("500m", "100Mi"), true)
 		got = append(got, name)
 	}
 	if fmt.Sprint(got) != "[a b c a b c]" {
@@ -65,29 +69,27 @@ func TestTheLeastLoadedNodeWinsAndNamesBreakTies(t *testing.T) {
 }
 
 func TestPodsThatAskForNothingSpreadToo(t *testing.T) {
-	nodes := []*Node{node("a", "4", "8Gi", nil), node("b", "4", "8Gi", nil)}
-	nodes[0].Hold(asking("", ""))
-	if name, err := Place(asking("", ""), nodes); err != nil || name != "b" {
+	c := nodes(machine("a", "4", "8Gi", nil), machine("b", "4", "8Gi", nil))
+	c.Hold("a", asking("", ""), true)
+	if name, err := c.Place(asking("", "")); err != nil || name != "b" {
 		t.Errorf("placed on %q, %v", name, err)
 	}
 }
 
 func TestALopsidedNodeCountsAsFuller(t *testing.T) {
-	nodes := []*Node{node("a", "4", "8Gi", nil), node("b", "4", "8Gi", nil)}
-	nodes[0].Hold(asking("3", "1Gi")) // mean 44 %, but three quarters of the cpu
-	nodes[1].Hold(asking("2", "4Gi")) // mean 50 %
-	if name, err := Place(asking("500m", "512Mi"), nodes); err != nil || name != "b" {
+	c := nodes(machine("a", "4", "8Gi", nil), machine("b", "4", "8Gi", nil))
+	c.Hold("a", asking("3", "1Gi"), true) // mean 44 %, but three quarters of the cpu
+	c.Hold("b", asking("2", "4Gi"), true) // mean 50 %
+	if name, err := c.Place(asking("500m", "512Mi")); err != nil || name != "b" {
 		t.Errorf("placed on %q, %v", name, err)
 	}
 }
 
 func TestWhyNotIsSaidAsKubernetesSaysIt(t *testing.T) {
-	cordoned := node("cordoned", "4", "8Gi", func(n *corev1.Node) { n.Spec.Unschedulable = true })
-	silent := node("silent", "4", "8Gi", func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionUnknown })
-	small := node("small", "1", "1Gi", nil)
-	crowded := node("crowded", "4", "8Gi", func(n *corev1.Node) { n.Status.Allocatable[corev1.ResourcePods] = resource.MustParse("1") })
-	crowded.Hold(asking("", ""))
-	crowded.Hold(port("", 80, ""))
+	cordoned := machine("cordoned", "4", "8Gi", func(n *corev1.Node) { n.Spec.Unschedulable = true })
+	silent := machine("silent", "4", "8Gi", func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionUnknown })
+	small := machine("small", "1", "1Gi", nil)
+	crowded := machine("crowded", "4", "8Gi", func(n *corev1.Node) { n.Status.Allocatable[corev1.ResourcePods] = resource.MustParse("1") })
 	gpu := asking("", "")
 	gpu.Spec.Containers[0].Resources.Requests["example.org/gpu"] = resource.MustParse("1")
 	picky := asking("", "")
@@ -96,19 +98,26 @@ func TestWhyNotIsSaidAsKubernetesSaysIt(t *testing.T) {
 	named.Spec.NodeName = "elsewhere"
 	for _, c := range []struct {
 		pod   *corev1.Pod
-		nodes []*Node
+		nodes []*corev1.Node
 		want  string
 	}{
 		{asking("2", "2Gi"), nil, "no nodes available to schedule pods"},
-		{asking("2", "2Gi"), []*Node{small}, "0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient memory."},
-		{asking("8", ""), []*Node{small, crowded, cordoned, silent},
-			"0/4 nodes are available: 1 Too many pods, 1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }, 1 node(s) were unschedulable, 2 Insufficient cpu."},
-		{port("", 80, corev1.ProtocolTCP), []*Node{crowded}, "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports."},
-		{gpu, []*Node{small}, "0/1 nodes are available: 1 Insufficient example.org/gpu."},
-		{picky, []*Node{small}, "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."},
-		{named, []*Node{small}, "0/1 nodes are available: 1 node(s) didn't match the requested node name."},
+		{asking("2", "2Gi"), []*corev1.Node{small}, "0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient memory."},
+		{asking("8", ""), []*corev1.Node{small, crowded, cordoned, silent},
+			"0/4 nodes are available: 1 Too many pods, 1 node(s) had untolerated taint {node.kubernetes.io/unreachable: }, 1 node(s) were unschedulable, 2 Insufficient cpu."},
+		{port("", 80, corev1.ProtocolTCP), []*corev1.Node{crowded}, "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports."},
+		{gpu, []*corev1.Node{small}, "0/1 nodes are available: 1 Insufficient example.org/gpu."},
+		{picky, []*corev1.Node{small}, "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."},
+		{named, []*corev1.Node{small}, "0/1 nodes are available: 1 node(s) didn't match the requested node name."},
 	} {
-		_, err := Place(c.pod, c.nodes)
+		all := nodes(c.nodes...)
+		for _, n := range c.nodes {
+			if n == crowded {
+				all.Hold("crowded", asking("", ""), true)
+				all.Hold("crowded", port("", 80, ""), true)
+			}
+		}
+		_, err := all.Place(c.pod)
 		if err == nil || err.Error() != c.want {
 			t.Errorf("got  %v\nwant %s", err, c.want)
 		}
@@ -119,21 +128,22 @@ func TestWhyNotIsSaidAsKubernetesSaysIt(t *testing.T) {
 }
 
 func TestANamedNodeTakesThePodEvenWhenCordoned(t *testing.T) {
-	n := node("n", "1", "1Gi", func(n *corev1.Node) { n.Spec.Unschedulable = true })
+	n := machine("n", "1", "1Gi", func(n *corev1.Node) { n.Spec.Unschedulable = true })
 	p := asking("500m", "")
 	p.Spec.NodeName = "n"
-	if name, err := Place(p, []*Node{n}); err != nil || name != "n" {
+	c := nodes(n)
+	if name, err := c.Place(p); err != nil || name != "n" {
 		t.Fatalf("placed on %q, %v", name, err)
 	}
-	n.Hold(asking("600m", ""))
-	if _, err := Place(p, []*Node{n}); err == nil {
+	c.Hold("n", asking("600m", ""), true)
+	if _, err := c.Place(p); err == nil {
 		t.Error("placed where there is no room")
 	}
 }
 
 func TestPortsClashByAddressAndProtocol(t *testing.T) {
-	n := node("n", "1", "1Gi", nil)
-	n.Hold(port("10.0.0.1", 53, corev1.ProtocolUDP))
+	all := nodes(machine("n", "1", "1Gi", nil))
+	all.Hold("n", port("10.0.0.1", 53, corev1.ProtocolUDP), true)
 	for _, c := range []struct {
 		pod  *corev1.Pod
 		fits bool
@@ -144,15 +154,15 @@ func TestPortsClashByAddressAndProtocol(t *testing.T) {
 		{port("10.0.0.1", 53, ""), true}, // TCP
 		{port("10.0.0.1", 54, corev1.ProtocolUDP), true},
 	} {
-		if _, err := Place(c.pod, []*Node{n}); (err == nil) != c.fits {
+		if _, err := all.Place(c.pod); (err == nil) != c.fits {
 			t.Errorf("%+v: %v", c.pod.Spec.Containers[0].Ports[0], err)
 		}
 	}
-	n.Release(port("10.0.0.1", 53, corev1.ProtocolUDP))
-	if _, err := Place(port("", 53, corev1.ProtocolUDP), []*Node{n}); err != nil {
+	all.Release("n", port("10.0.0.1", 53, corev1.ProtocolUDP))
+	if _, err := all.Place(port("", 53, corev1.ProtocolUDP)); err != nil {
 		t.Errorf("the port is free again: %v", err)
 	}
-	if !n.Empty() {
+	if n := all.nodes["n"]; n.holds.pods != 0 || len(n.pods)+len(n.ports) != 0 {
 		t.Error("the account is not empty")
 	}
 }
@@ -173,18 +183,5 @@ func TestInitContainersCountByTheirHungriestMoment(t *testing.T) {
 	p.Spec.InitContainers = p.Spec.InitContainers[:2]
 	if got := requests(p).cpu; got != 300 {
 		t.Errorf("asks for %dm, want 300m", got)
-	}
-}
-
-func BenchmarkPlaceAmong1000Nodes(b *testing.B) {
-	var nodes []*Node
-	for i := range 1000 {
-		nodes = append(nodes, node(fmt.Sprintf("n%04d", i), "4", "8Gi", nil))
-	}
-	p := asking("100m", "100Mi")
-	for b.Loop() {
-		if _, err := Place(p, nodes); err != nil {
-			b.Fatal(err)
-		}
 	}
 }

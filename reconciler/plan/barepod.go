@@ -93,6 +93,7 @@ func sameManifest(d, made *corev1.Pod) bool {
 	if d.Spec.NodeName == "" {
 		spec.NodeName = ""
 	}
+	withoutPriority(&spec, &d.Spec)
 	return equality.Semantic.DeepEqual(d.Spec, spec)
 }
 

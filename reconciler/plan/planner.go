@@ -8,6 +8,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 
 	"github.com/pawl-project/pawl/reconciler/placement"
 	"github.com/pawl-project/pawl/schema"
@@ -27,7 +28,9 @@ type Planner struct {
 	roots map[schema.ObjectKey]*root
 	pods  map[schema.PodKey]*entry
 	sets  map[schema.ObjectKey]schema.ObjectKey // ReplicaSet made by Plan → its root
-	nodes map[schema.NodeName]*node
+	room  *placement.Cluster
+	repel map[schema.NodeName][]corev1.Taint // that drive pods away, of the nodes that have any
+	ranks map[string]*schedulingv1.PriorityClass
 	keep  bool // World.KeepAll
 
 	dirty map[schema.ObjectKey]bool      // roots to look at again
@@ -35,14 +38,11 @@ type Planner struct {
 	queue map[schema.ObjectKey]bool      // roots with pods that have no node
 	moved bool                           // room on the nodes is not what it was
 	loose map[schema.ObjectKey]bool      // roots that are not settled
-	made  map[schema.PodKey]bool         // names given to pods by the plan in the making
-}
 
-// node is one node: what is known of it, and the account of its pods, which may
-// be there before the node is known.
-type node struct {
-	account *placement.Node
-	known   bool
+	// Of the plan in the making:
+	made     map[schema.PodKey]bool            // names given to pods
+	evict    map[schema.PodKey]eviction        // pods that end for more important ones
+	promised map[schema.PodKey]schema.NodeName // and where those will find room
 }
 
 // NewPlanner starts from a whole world, which it does not keep.
@@ -51,7 +51,9 @@ func NewPlanner(w *World) *Planner {
 		roots: make(map[schema.ObjectKey]*root, len(w.Desired)),
 		pods:  make(map[schema.PodKey]*entry, len(w.Reports)),
 		sets:  make(map[schema.ObjectKey]schema.ObjectKey, len(w.ReplicaSets)),
-		nodes: make(map[schema.NodeName]*node, len(w.Nodes)),
+		room:  placement.NewCluster(),
+		repel: map[schema.NodeName][]corev1.Taint{},
+		ranks: map[string]*schedulingv1.PriorityClass{},
 		keep:  w.KeepAll,
 		dirty: map[schema.ObjectKey]bool{},
 		timed: map[schema.ObjectKey]time.Time{},
@@ -92,13 +94,20 @@ func (p *Planner) KeepAll(keep bool) {
 			p.dirty[k] = true
 		}
 	}
+	p.moved = true // nothing is evicted while Desired may lack what decides it
 }
 
 // SetDesired tells of an object of pawl-desired; nil: it is not there. Kinds
-// that make no pods are ignored.
+// that neither make pods nor say anything of them are ignored.
 func (p *Planner) SetDesired(k schema.ObjectKey, o schema.Object) {
 	switch k.Kind {
 	case schema.Pods, schema.ReplicaSets, schema.ReplicationControllers, schema.Deployments:
+	case schema.Namespaces:
+		p.setNamespace(k.Name, o)
+		return
+	case schema.PriorityClasses:
+		p.setPriorityClass(k.Name, o)
+		return
 	default:
 		return
 	}
@@ -179,13 +188,9 @@ func (p *Planner) SetReport(k schema.PodKey, r *schema.PodReport) {
 
 // SetNode tells of a node; nil: nothing is known of it.
 func (p *Planner) SetNode(name schema.NodeName, o *corev1.Node) {
-	n := p.node(name)
-	n.known = o != nil
-	n.account.Describe(o)
+	p.room.Describe(name, o)
 	p.moved = true
-	if !n.known && n.account.Empty() {
-		delete(p.nodes, name)
-	}
+	p.setTaints(name, o)
 }
 
 // Plan decides what to write now. The roots for which it wants something
@@ -196,28 +201,36 @@ func (p *Planner) Plan(now time.Time) Result {
 			p.dirty[k] = true
 		}
 	}
-	p.made = map[schema.PodKey]bool{}
+	p.made, p.evict, p.promised = map[schema.PodKey]bool{}, map[schema.PodKey]eviction{}, map[schema.PodKey]schema.NodeName{}
 	looked := sortedKeys(p.dirty)
 	queued := false
 	for _, k := range looked {
-		r := p.roots[k]
-		if r == nil {
-			continue
-		}
-		r.out = p.look(r, now)
-		queued = queued || len(r.out.queue) > 0
-		setIf(p.queue, k, len(r.out.queue) > 0)
-		setIf(p.loose, k, !r.out.settled)
-		if r.out.recheck.IsZero() {
-			delete(p.timed, k)
-		} else {
-			p.timed[k] = r.out.recheck
-		}
+		queued = p.lookAt(k, now) || queued
 	}
-	if queued || p.moved {
-		looked = p.place(looked, now)
+	for again := queued || p.moved; again; {
+		looked, again = p.place(looked, now)
 	}
 	return p.conclude(looked)
+}
+
+// lookAt looks at one root anew, and says whether it has pods without a node.
+func (p *Planner) lookAt(k schema.ObjectKey, now time.Time) bool {
+	r := p.roots[k]
+	if r == nil {
+		return false
+	}
+	for _, name := range r.out.made {
+		delete(p.made, name) // by an earlier look in the same plan
+	}
+	r.out = p.look(r, now)
+	setIf(p.queue, k, len(r.out.queue) > 0)
+	setIf(p.loose, k, !r.out.settled)
+	if r.out.recheck.IsZero() {
+		delete(p.timed, k)
+	} else {
+		p.timed[k] = r.out.recheck
+	}
+	return len(r.out.queue) > 0
 }
 
 // conclude gathers what the roots want, and forgets the roots that are done with.
@@ -277,15 +290,6 @@ func (p *Planner) root(k schema.ObjectKey) *root {
 		p.roots[k] = r
 	}
 	return r
-}
-
-func (p *Planner) node(name schema.NodeName) *node {
-	n := p.nodes[name]
-	if n == nil {
-		n = &node{account: placement.NewNode(name)}
-		p.nodes[name] = n
-	}
-	return n
 }
 
 // inGit says whether the repository holds an object of that name.

@@ -123,25 +123,29 @@ func (p *Planner) account(pods []*pod, hold bool) {
 		if !x.takesRoom() {
 			continue
 		}
-		n := p.node(x.node)
 		if hold {
-			n.account.Hold(x.obj)
-			continue
-		}
-		n.account.Release(x.obj)
-		if !n.known && n.account.Empty() {
-			delete(p.nodes, x.node)
+			p.room.Hold(x.node, x.obj, x.evictable())
+		} else {
+			p.room.Release(x.node, x.obj)
 		}
 	}
 }
 
 func (p *pod) takesRoom() bool { return p.node != "" && !p.finished() }
 
+// evictable says whether the pod may be ended for a more important one: it is
+// one of Plan's, and nothing else is to be written about it.
+func (p *pod) evictable() bool {
+	_, own := rootOfPod(p.obj)
+	return own && p.assigned && !p.ending && !p.surplus
+}
+
 // sameRoom says whether two states of an entry take the same room: the spec of
 // one uid never changes.
 func sameRoom(a, b []*pod) bool {
 	return slices.EqualFunc(a, b, func(x, y *pod) bool {
-		return x.node == y.node && x.obj.UID == y.obj.UID && x.takesRoom() == y.takesRoom()
+		return x.node == y.node && x.obj.UID == y.obj.UID && x.takesRoom() == y.takesRoom() &&
+			x.ending == y.ending && x.evictable() == y.evictable()
 	})
 }
 

@@ -1,14 +1,10 @@
 package plan
 
 import (
-	"cmp"
-	"maps"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/pawl-project/pawl/reconciler/placement"
 	"github.com/pawl-project/pawl/schema"
 )
 
@@ -17,63 +13,14 @@ type wanted struct {
 	pod    *corev1.Pod // complete but for spec.nodeName and status; no copy is shared
 	record *corev1.Pod // as Plan recorded it before; nil: it is new
 	about  schema.ObjectKey
-	event  string // when it is assigned
-	told   string // the event's message, without the node
-	bare   bool   // its name is the repository's, not one of Plan's
+	event  string         // when it is assigned
+	told   string         // the event's message, without the node
+	bare   bool           // its name is the repository's, not one of Plan's
+	asked  corev1.PodSpec // as it was before it was given a priority and a node
 
 	// The keys that a pod of the same name left behind when it went.
 	freed  schema.NodeName // its assignment, "": none
 	forget bool            // its report
-}
-
-// place finds nodes for the pods of all queues: who has waited longest chooses
-// first, and of those the first by name. It returns the roots concerned.
-func (p *Planner) place(looked []schema.ObjectKey, now time.Time) []schema.ObjectKey {
-	type turn struct {
-		root *root
-		want *wanted
-	}
-	var turns []turn
-	for _, k := range sortedKeys(p.queue) {
-		r := p.roots[k]
-		r.out.cleared, r.out.placed, r.out.unrecorded = nil, nil, false
-		r.out.pending = map[schema.ObjectKey]string{}
-		for _, w := range r.out.queue {
-			turns = append(turns, turn{r, w})
-		}
-		looked = append(looked, k)
-	}
-	slices.SortStableFunc(turns, func(a, b turn) int {
-		return cmp.Or(a.want.pod.CreationTimestamp.Compare(b.want.pod.CreationTimestamp.Time), comparePodKeys(podKey(a.want.pod), podKey(b.want.pod)))
-	})
-	nodes := p.knownNodes()
-	var held []turn
-	for _, t := range turns {
-		name, err := placement.Place(t.want.pod, nodes)
-		if err != nil {
-			t.root.out.pend(t.want, err.Error(), len(nodes) == 0, now)
-			continue
-		}
-		t.want.pod.Spec.NodeName = string(name)
-		p.nodes[name].account.Hold(t.want.pod)
-		held = append(held, t)
-		t.root.out.assign(t.want, name)
-	}
-	for _, t := range held { // it is so only once it is written
-		p.nodes[schema.NodeName(t.want.pod.Spec.NodeName)].account.Release(t.want.pod)
-	}
-	sortKeys(looked)
-	return slices.Compact(looked)
-}
-
-func (p *Planner) knownNodes() []*placement.Node {
-	nodes := make([]*placement.Node, 0, len(p.nodes))
-	for _, name := range slices.Sorted(maps.Keys(p.nodes)) {
-		if n := p.nodes[name]; n.known {
-			nodes = append(nodes, n.account)
-		}
-	}
-	return nodes
 }
 
 // assign writes the assignment. A record of the pod goes before it, so that
@@ -101,7 +48,7 @@ func (o *outcome) assign(w *wanted, name schema.NodeName) {
 // pend records that no node takes the pod, when that is news. While no node is
 // known at all a bare pod is not recorded: after the store was lost, its node may
 // be about to report it under that very key.
-func (o *outcome) pend(w *wanted, why string, noNodes bool, now time.Time) {
+func (o *outcome) pend(w *wanted, why string, promised schema.NodeName, noNodes bool, now time.Time) {
 	key := objectKey(podKey(w.pod))
 	o.pending[key] = why
 	if w.freed != "" {
@@ -117,14 +64,14 @@ func (o *outcome) pend(w *wanted, why string, noNodes bool, now time.Time) {
 	since := stamp(now)
 	if w.record != nil {
 		old := scheduled(w.record)
-		if w.record.UID == w.pod.UID && old.Message == why {
+		if w.record.UID == w.pod.UID && old.Message == why && w.record.Status.NominatedNodeName == string(promised) {
 			return
 		}
 		since = old.LastTransitionTime
 	}
 	p := &PendingPod{Pod: w.pod.DeepCopy()}
 	p.Status = corev1.PodStatus{
-		Phase: corev1.PodPending,
+		Phase: corev1.PodPending, NominatedNodeName: string(promised),
 		Conditions: []corev1.PodCondition{{
 			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable,
 			Message: why, LastTransitionTime: since,

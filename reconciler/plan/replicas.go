@@ -161,6 +161,7 @@ func (c *crew) recruit() *corev1.Pod {
 	})
 	k := schema.PodKey{Namespace: c.key.Namespace, Name: name}
 	c.s.p.made[k] = true
+	c.s.out.made = append(c.s.out.made, k)
 	p := &corev1.Pod{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 		ObjectMeta: metav1.ObjectMeta{
@@ -209,6 +210,7 @@ func (c *crew) send() {
 }
 
 func (s *step) enqueue(w *wanted) {
+	w.asked = w.pod.Spec
 	s.out.queue = append(s.out.queue, w)
 	s.out.settled = false
 }

@@ -46,6 +46,7 @@ type outcome struct {
 	placed  []Change // by the queue
 	last    []Change // after: statuses, and what is deleted
 	queue   []*wanted
+	made    []schema.PodKey             // names given to pods
 	waiting map[schema.ObjectKey]string // what cannot go on, and why
 	pending map[schema.ObjectKey]string // the same of the queue's pods
 	recheck time.Time
@@ -171,7 +172,7 @@ func (s *step) sweep() []*pod {
 				s.out.settled = false
 			}
 			if !p.surplus {
-				pods = append(pods, p)
+				pods = append(pods, s.driven(p))
 			}
 			if p.ending {
 				s.out.settled = false

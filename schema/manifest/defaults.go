@@ -5,6 +5,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
@@ -36,6 +37,8 @@ func setDefaults(object schema.Object) {
 		defaultSecret(o)
 	case *corev1.Service:
 		defaultService(o)
+	case *schedulingv1.PriorityClass:
+		o.PreemptionPolicy = orElse(o.PreemptionPolicy, corev1.PreemptLowerPriority)
 	}
 }
 

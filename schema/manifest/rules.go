@@ -7,6 +7,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -41,6 +42,8 @@ func (o *objectReader) rules(object schema.Object) {
 		o.secretRules(x)
 	case *corev1.Service:
 		o.serviceRules(x)
+	case *schedulingv1.PriorityClass:
+		o.priorityClassRules(x)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 // podRules checks a pod's spec that stands at a path.
 func (o *objectReader) podRules(s *corev1.PodSpec, at string) {
+	o.schedulingRules(s, at)
 	volumes := o.volumeRules(s, at)
 	names := &twice{o: o, what: "container"}
 	for i := range s.InitContainers {

@@ -73,6 +73,7 @@ var columns = map[schema.Kind]Columns{
 	schema.Deployments:            deployments,
 	schema.Events:                 events,
 	schema.Revisions:              revisions,
+	schema.PriorityClasses:        priorityClasses,
 }
 
 var plain = of(func(o schema.Object, now time.Time) []any {

@@ -1,0 +1,215 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pawl-project/pawl/schema"
+)
+
+// placing is the finding of nodes for the pods of all queues. What it does to
+// the accounts of the nodes is so only once it is written, and is undone.
+type placing struct {
+	p       *Planner
+	turns   []*turn
+	victims []*corev1.Pod
+	version int // of the accounts: how often they were changed
+	undo    []func()
+}
+
+// turn is one pod's.
+type turn struct {
+	root     *root
+	want     *wanted
+	seen     int             // the version it was last tried at; -1: not yet
+	promised schema.NodeName // where there was to be room for it; "": nowhere
+	placed   schema.NodeName // "": it has no node
+	room     schema.NodeName // where room is reserved for it; "": nowhere
+	why      string          // it has no node
+}
+
+// place finds nodes for the pods of all queues: the most important choose first,
+// then who has waited longest, and of those the first by name. It returns the
+// roots concerned. If pods have to end for others, their roots have been looked
+// at again, and all is to be placed again.
+func (p *Planner) place(looked []schema.ObjectKey, now time.Time) (concerned []schema.ObjectKey, again bool) {
+	x := &placing{p: p}
+	x.markEnding(looked)
+	for _, k := range sortedKeys(p.queue) {
+		r := p.roots[k]
+		r.out.cleared, r.out.placed, r.out.unrecorded = nil, nil, false
+		r.out.pending = map[schema.ObjectKey]string{}
+		for _, w := range r.out.queue {
+			x.enter(r, w)
+		}
+		looked = append(looked, k)
+	}
+	x.run()
+	for _, t := range x.turns {
+		t.promised = t.room
+		x.reserve(t, "")
+	}
+	for i := len(x.undo) - 1; i >= 0; i-- {
+		x.undo[i]()
+	}
+	if len(x.victims) > 0 {
+		looked, again = append(looked, x.dismiss(now)...), true
+	} else {
+		x.tell(now)
+	}
+	sortKeys(looked)
+	return slices.Compact(looked), again
+}
+
+// markEnding counts the pods that the roots are about to end as ending, as they
+// will be when the next plan is made.
+func (x *placing) markEnding(looked []schema.ObjectKey) {
+	for _, k := range looked {
+		r := x.p.roots[k]
+		if r == nil {
+			continue
+		}
+		for _, c := range r.out.first {
+			if c.Assign != nil && c.Assign.Pod.DeletionTimestamp != nil {
+				x.end(c.Assign.Node, &c.Assign.Pod)
+			}
+		}
+	}
+}
+
+func (x *placing) end(name schema.NodeName, pod *corev1.Pod) {
+	if x.p.room.End(name, pod, true) {
+		x.undo = append(x.undo, func() { x.p.room.End(name, pod, false) })
+	}
+}
+
+// enter puts a pod among those that want a node, as it was when it was made. One
+// whose class is not known waits for that.
+func (x *placing) enter(r *root, w *wanted) {
+	w.pod.Spec.NodeName, w.pod.Spec.Priority = w.asked.NodeName, w.asked.Priority
+	w.pod.Spec.PriorityClassName, w.pod.Spec.PreemptionPolicy = w.asked.PriorityClassName, w.asked.PreemptionPolicy
+	t := &turn{root: r, want: w, seen: -1, promised: x.p.promised[podKey(w.pod)]}
+	if t.promised == "" && w.record != nil {
+		t.promised = schema.NodeName(w.record.Status.NominatedNodeName)
+	}
+	if err := x.p.prioritize(&w.pod.Spec); err != nil {
+		t.why, t.seen = fmt.Sprintf("pods %q is forbidden: %v", w.pod.Name, err), never
+	}
+	x.turns = append(x.turns, t)
+}
+
+// never is a version that a turn does not wait for: it cannot be tried.
+const never = -2
+
+// run tries every pod, and again those that found nothing while others changed
+// what they could find: a pod that has a node may be the one that another wants
+// to be near, and everybody's reason is to be true in the end.
+func (x *placing) run() {
+	slices.SortStableFunc(x.turns, func(a, b *turn) int {
+		return cmp.Or(
+			cmp.Compare(rank(b.want.pod), rank(a.want.pod)),
+			a.want.pod.CreationTimestamp.Compare(b.want.pod.CreationTimestamp.Time),
+			comparePodKeys(podKey(a.want.pod), podKey(b.want.pod)),
+		)
+	})
+	for changed, rounds := true, 0; changed && rounds <= len(x.turns); rounds++ {
+		changed = false
+		for _, t := range x.turns {
+			if t.placed != "" || t.seen == never || t.seen == x.version {
+				continue
+			}
+			before := x.version
+			x.try(t)
+			changed = changed || x.version != before
+			t.seen = x.version
+		}
+	}
+}
+
+func rank(p *corev1.Pod) int32 {
+	if p.Spec.Priority == nil {
+		return 0
+	}
+	return *p.Spec.Priority
+}
+
+// try finds a node for a pod, or where there will be room for it.
+func (x *placing) try(t *turn) {
+	pod, room := t.want.pod, x.p.room
+	was := t.room
+	x.reserve(t, "")
+	name, err := room.Place(pod)
+	if err == nil {
+		t.placed = name
+		pod.Spec.NodeName = string(name)
+		room.Hold(name, pod, false)
+		x.undo = append(x.undo, func() { room.Release(name, pod) })
+		x.version++
+		return
+	}
+	if !x.p.keep {
+		x.makeRoom(t, cmp.Or(was, t.promised), err)
+	}
+	t.why = err.Error()
+	if t.room != was {
+		x.version++
+	}
+}
+
+// reserve keeps room for a pod on one node only; "": on none.
+func (x *placing) reserve(t *turn, name schema.NodeName) {
+	if t.room != "" {
+		x.p.room.Reserve(t.room, t.want.pod, -1)
+	}
+	if t.room = name; name != "" {
+		x.p.room.Reserve(name, t.want.pod, 1)
+	}
+}
+
+func (x *placing) makeRoom(t *turn, promised schema.NodeName, err error) {
+	r, ok := x.p.room.MakeRoom(t.want.pod, promised, err)
+	if !ok {
+		return
+	}
+	x.reserve(t, r.Node)
+	for _, v := range r.Victims {
+		k := podKey(v)
+		x.p.evict[k] = eviction{uid: v.UID, node: r.Node, message: "Preempted by pod " + string(t.want.pod.UID) + " on node " + string(r.Node)}
+		x.end(r.Node, v)
+		x.victims = append(x.victims, v)
+	}
+	if len(r.Victims) > 0 {
+		x.p.promised[podKey(t.want.pod)] = r.Node
+		x.version++
+	}
+}
+
+// dismiss has the roots of the victims end them.
+func (x *placing) dismiss(now time.Time) []schema.ObjectKey {
+	var roots []schema.ObjectKey
+	for _, v := range x.victims {
+		roots = append(roots, x.p.pods[podKey(v)].root)
+	}
+	sortKeys(roots)
+	roots = slices.Compact(roots)
+	for _, k := range roots {
+		x.p.lookAt(k, now)
+	}
+	return roots
+}
+
+// tell has the outcome written.
+func (x *placing) tell(now time.Time) {
+	none := x.p.room.Nodes() == 0
+	for _, t := range x.turns {
+		if t.placed != "" {
+			t.root.out.assign(t.want, t.placed)
+		} else {
+			t.root.out.pend(t.want, t.why, t.promised, none, now)
+		}
+	}
+}
