@@ -34,6 +34,8 @@ type agent struct {
 	waiting map[schema.PodKey]*corev1.Pod // successor of a pod of that name that is not gone yet
 	named   map[types.UID]bool            // by the last whole set, and what came since
 
+	storage   storage
+	diskShort pressure         // for the heartbeat
 	imageDisk *ImageCollection // as last looked at; nil: not yet
 }
 

@@ -102,7 +102,7 @@ func (a *agent) nodeConditions(runtimeErr error, last map[corev1.NodeConditionTy
 		c.Status, c.Reason, c.Message = corev1.ConditionFalse, "RuntimeNotReady", runtimeErr.Error()
 	}
 	all := []corev1.NodeCondition{c}
-	if disk, ok := a.diskCondition(now); ok {
+	if disk, ok := a.diskPressure(now); ok {
 		all = append(all, disk)
 	}
 	for i := range all {

@@ -31,6 +31,7 @@ func (a *agent) run(parent context.Context) error {
 	a.tellNode(corev1.EventTypeNormal, "Starting", "Starting nodeagent.")
 	g.Go(func() error { return a.cfg.Runtime.Watch(ctx, a.changed) })
 	g.Go(func() error { return a.collectImages(ctx) })
+	g.Go(func() error { return a.watchStorage(ctx) })
 	if a.cfg.Link != nil {
 		g.Go(func() error { return a.cfg.Link.Run(ctx, a) })
 		g.Go(func() error { return a.reports.run(ctx, a.cfg.Link) })

@@ -104,6 +104,9 @@ func (a *agent) measure(ctx context.Context, meter Meter, rates *rater) (*schema
 	told := rates.next(c)
 	if told != nil {
 		told.Node = a.cfg.Node
+		for i := range told.Pods {
+			told.Pods[i].Storage = a.stored(told.Pods[i].UID)
+		}
 	}
 	return told, nil
 }

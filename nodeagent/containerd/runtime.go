@@ -69,7 +69,8 @@ type Runtime struct {
 	end     context.CancelFunc
 	workers sync.WaitGroup // log readers, delayed bookkeeping
 
-	locks podLocks
+	locks  podLocks
+	layers layers
 
 	mu      sync.Mutex
 	loaded  bool                          // records holds everything of ours; false again after doubt

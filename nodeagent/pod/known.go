@@ -20,6 +20,10 @@ type Known struct {
 	VolumesRemoved bool    // RemoveVolumes succeeded after the last container went
 	SandboxRemoved bool    // RemoveSandbox succeeded after that
 
+	// Evicted says why the node takes the pod down; "": it does not. It is found
+	// again by measuring again.
+	Evicted string
+
 	Containers map[string]Note // by container name; what is missing is a zero Note
 
 	// Previous is the status last reported, also by an earlier run of the agent:

@@ -14,6 +14,8 @@ func Next(want *corev1.Pod, seen Seen, known Known, now time.Time) Step {
 	switch {
 	case want.DeletionTimestamp != nil:
 		d.remove()
+	case d.evicted():
+		d.evict()
 	case d.finished():
 		d.stopAll(gracePeriod(want))
 		d.tidy()

@@ -8,6 +8,9 @@ func (v *view) phase(s corev1.PodStatus) (phase corev1.PodPhase, reason, message
 	if old := v.known.Previous; terminal(old.Phase) {
 		return old.Phase, old.Reason, old.Message
 	}
+	if v.evicted() {
+		return corev1.PodFailed, ReasonEvicted, v.known.Evicted
+	}
 	if v.expired() {
 		return corev1.PodFailed, ReasonDeadline, messageDeadline
 	}

@@ -54,8 +54,14 @@ func (d *decision) unwell(e entry) (grace time.Duration, yes bool) {
 // and at last what they shared. Nothing is removed before all have exited, so
 // that the exits are seen and reported.
 func (d *decision) remove() {
-	if d.stopAll(gracePeriod(d.want)) || d.waits(d.known.Removal) {
-		return
+	d.step.Gone = d.clear(gracePeriod(d.want))
+}
+
+// clear takes away everything that there is of the pod, one step; true: nothing
+// is left.
+func (d *decision) clear(grace time.Duration) (done bool) {
+	if d.stopAll(grace) || d.waits(d.known.Removal) {
+		return false
 	}
 	for _, c := range d.seen.Containers {
 		d.do(Remove{Container: c.Name, ID: c.ID, Attempt: c.Attempt})
@@ -68,8 +74,9 @@ func (d *decision) remove() {
 	case !d.known.SandboxRemoved || d.seen.Sandbox.Ready:
 		d.do(RemoveSandbox{})
 	default:
-		d.step.Gone = true
+		return true
 	}
+	return false
 }
 
 // stopAll stops what runs and says whether anything still does. All preStop

@@ -190,7 +190,7 @@ func (v *view) ready(c *corev1.Container, n *Container) bool {
 // finished says whether the pod has come to its end: what it was meant to do is
 // done, or failed for good. It never leaves that state.
 func (v *view) finished() bool {
-	return terminal(v.known.Previous.Phase) || v.expired() || v.lost() || v.ended()
+	return terminal(v.known.Previous.Phase) || v.evicted() || v.expired() || v.lost() || v.ended()
 }
 
 // ended says whether every app container has exited for good, or an init

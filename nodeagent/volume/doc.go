@@ -17,7 +17,7 @@
 // outlive the machine's restart and Setup compares what is there.
 //
 // A hostPath is the node's own: it is looked at, made when its type says so, and
-// never removed. The package refuses every network volume but NFS, does not hold
-// an emptyDir on disk to its sizeLimit (one in memory it does), and never writes
-// a Secret to disk.
+// never removed. An emptyDir in memory cannot grow beyond its sizeLimit; one on
+// disk is measured by the agent, which evicts the pod. The package refuses every
+// network volume but NFS, and never writes a Secret to disk.
 package volume

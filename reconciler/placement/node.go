@@ -56,7 +56,7 @@ func (n *node) describe(o *corev1.Node) {
 		return
 	}
 	n.labels, n.cordoned = o.Labels, o.Spec.Unschedulable
-	n.taints = append(slices.Clone(o.Spec.Taints), unready(o)...)
+	n.taints = slices.Concat(o.Spec.Taints, unready(o), pressured(o))
 	for i := range n.taints {
 		if n.taints[i].Effect == corev1.TaintEffectPreferNoSchedule {
 			n.disliked++
