@@ -310,7 +310,7 @@ func TestHostileRegistries(t *testing.T) {
 			if after["leases"] > before["leases"]+1 || after["images"] != before["images"] {
 				t.Errorf("before %v, after %v", before, after)
 			}
-			if h.class != schema.ErrUnavailable {
+			if !errors.Is(h.class, schema.ErrUnavailable) {
 				g.imagesAsBefore(t, before)
 			}
 			reg.behave(honest)
