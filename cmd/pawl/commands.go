@@ -48,6 +48,9 @@ func addCommands(root *cobra.Command, c *cluster, s genericiooptions.IOStreams) 
 		{Message: "Be in a pod:", Commands: []*cobra.Command{
 			logs.NewCmdLogs(f, s),
 			exec.NewCmdExec(f, s),
+			newAttach(f, s),
+			newPortForward(f, s),
+			newCp(c, f, s),
 			delete.NewCmdDelete(f, s),
 		}},
 		{Message: "Git, and what became of it:", Commands: []*cobra.Command{

@@ -143,7 +143,6 @@ func (c *containerRoot) open(name string, flags int, mode uint32) (int, error) {
 	}
 }
 
-
 // fileFault is an error of a path, for people.
 func fileFault(name string, err error) error {
 	var e unix.Errno

@@ -1,0 +1,287 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/client-go/rest"
+	tunnel "k8s.io/client-go/tools/portforward"
+	"k8s.io/client-go/transport/spdy"
+	"k8s.io/kubectl/pkg/cmd/portforward"
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
+	"k8s.io/streaming/pkg/httpstream"
+)
+
+// newPortForward is kubectl's command with a forwarder of its own, for which see
+// forwarder.
+func newPortForward(f cmdutil.Factory, s genericiooptions.IOStreams) *cobra.Command {
+	cmd := portforward.NewCmdPortForward(f, s)
+	cmd.Flags().Lookup("address").Usage = "Addresses to listen on, with commas between them: IP addresses, or localhost, which is 127.0.0.1 and ::1, at least one of them"
+	cmd.Run = func(cmd *cobra.Command, args []string) {
+		o := portforward.NewDefaultPortForwardOptions(s)
+		addresses, err := cmd.Flags().GetStringSlice("address")
+		cmdutil.CheckErr(err)
+		o.Address = addresses
+		o.PortForwarder = forwarder{s}
+		cmdutil.CheckErr(o.Complete(f, cmd, args))
+		cmdutil.CheckErr(o.Validate())
+		cmdutil.CheckErr(o.RunPortForward())
+	}
+	return cmd
+}
+
+// A forwarder forwards ports. Unlike kubectl's own it makes a session for each
+// connection: one that fails, or that nobody reads, leaves the others alone. A
+// session without connections tells when the pod or the server is gone.
+type forwarder struct{ genericiooptions.IOStreams }
+
+// ForwardPorts is what portforward.PortForwardOptions calls.
+func (w forwarder) ForwardPorts(method string, u *url.URL, o portforward.PortForwardOptions) error {
+	dial := func() (httpstream.Connection, error) { return dialPod(method, u, o.Config) }
+	watch, err := dial()
+	if err != nil {
+		return fmt.Errorf("error upgrading connection: %w", err)
+	}
+	defer watch.Close()
+	listeners, err := w.listen(o)
+	if err != nil {
+		return err
+	}
+	x := &forwarding{IOStreams: w.IOStreams, dial: dial, open: map[io.Closer]struct{}{}}
+	for _, l := range listeners {
+		x.running.Go(func() { x.accept(l) })
+	}
+	defer x.running.Wait()
+	defer x.closeAll()
+	defer func() {
+		for _, l := range listeners {
+			l.Close()
+		}
+	}()
+	if o.ReadyChannel != nil {
+		close(o.ReadyChannel)
+	}
+	select {
+	case <-o.StopChannel:
+		return nil
+	case <-watch.CloseChan():
+		return errors.New("lost connection to pod")
+	}
+}
+
+// dialPod makes a session: inside a WebSocket, or without where something on the
+// way knows none.
+func dialPod(method string, u *url.URL, config *rest.Config) (httpstream.Connection, error) {
+	transport, upgrader, err := spdy.RoundTripperFor(config)
+	if err != nil {
+		return nil, err
+	}
+	dialer := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, method, u)
+	tunnelled, err := tunnel.NewSPDYOverWebsocketDialerForStreaming(u, config)
+	if err != nil {
+		return nil, err
+	}
+	dialer = tunnel.NewFallbackDialerForStreaming(tunnelled, dialer, func(err error) bool {
+		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
+	})
+	conn, _, err := dialer.Dial(tunnel.PortForwardProtocolV1Name)
+	return conn, err
+}
+
+// A forwardedPort is one that is listened to.
+type forwardedPort struct {
+	net.Listener
+	local, remote uint16
+}
+
+// listen opens every port on every address, or none.
+func (w forwarder) listen(o portforward.PortForwardOptions) (all []forwardedPort, err error) {
+	defer func() {
+		if err != nil {
+			for _, l := range all {
+				l.Close()
+			}
+		}
+	}()
+	for _, text := range o.Ports {
+		local, remote, err := portPair(text)
+		if err != nil {
+			return all, err
+		}
+		for _, address := range o.Address {
+			some, err := w.listenOn(address, local, remote)
+			all = append(all, some...)
+			if err != nil {
+				return all, err
+			}
+			local = some[0].local // a port that was chosen is the same on all addresses
+		}
+	}
+	return all, nil
+}
+
+func (w forwarder) listenOn(address string, local, remote uint16) (all []forwardedPort, err error) {
+	hosts := []string{address}
+	if address == "localhost" {
+		hosts = []string{"127.0.0.1", "::1"}
+	} else if net.ParseIP(address) == nil {
+		return nil, fmt.Errorf("%s is not a valid IP", address)
+	}
+	for _, host := range hosts {
+		l, fault := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(int(local))))
+		if fault != nil {
+			err = fault
+			continue
+		}
+		local = uint16(l.Addr().(*net.TCPAddr).Port) //nolint:errcheck,forcetypeassert // it is TCP
+		all = append(all, forwardedPort{l, local, remote})
+		fmt.Fprintf(w.Out, "Forwarding from %s -> %d\n", l.Addr(), remote)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("unable to listen on port %d: %w", local, err)
+	}
+	return all, nil
+}
+
+// portPair reads [LOCAL:]REMOTE; an empty or zero LOCAL is chosen by the system.
+func portPair(text string) (local, remote uint16, err error) {
+	l, r, two := strings.Cut(text, ":")
+	if !two {
+		r = l
+	}
+	if two && l == "" {
+		l = "0"
+	}
+	parse := func(s string) uint16 {
+		n, fault := strconv.ParseUint(s, 10, 16)
+		if fault != nil {
+			err = fmt.Errorf("%q is no port, and no pair of ports such as 8080:80", text)
+		}
+		return uint16(n)
+	}
+	local, remote = parse(l), parse(r)
+	if err == nil && remote == 0 {
+		err = errors.New("remote port must be > 0")
+	}
+	return local, remote, err
+}
+
+// A forwarding is all connections of one command.
+type forwarding struct {
+	genericiooptions.IOStreams
+	dial    func() (httpstream.Connection, error)
+	running sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	open   map[io.Closer]struct{}
+}
+
+// accept ends when the listener is closed.
+func (f *forwarding) accept(l forwardedPort) {
+	for {
+		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			fmt.Fprintf(f.ErrOut, "error accepting a connection on port %d: %v\n", l.local, err)
+			return
+		}
+		fmt.Fprintf(f.Out, "Handling connection for %d\n", l.local)
+		f.running.Go(func() {
+			defer conn.Close()
+			if err := f.carry(conn, l.remote); err != nil {
+				fmt.Fprintf(f.ErrOut, "an error occurred forwarding %d -> %d: %v\n", l.local, l.remote, err)
+			}
+		})
+	}
+}
+
+// hold has c closed when the command ends; false: it has ended.
+func (f *forwarding) hold(c io.Closer) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.closed {
+		f.open[c] = struct{}{}
+	}
+	return !f.closed
+}
+
+func (f *forwarding) release(c io.Closer) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.open, c)
+}
+
+func (f *forwarding) closeAll() {
+	f.mu.Lock()
+	f.closed = true
+	all := f.open
+	f.open = map[io.Closer]struct{}{}
+	f.mu.Unlock()
+	for c := range all {
+		c.Close()
+	}
+}
+
+// carry is one connection, from its session to both its ends.
+func (f *forwarding) carry(conn net.Conn, port uint16) error {
+	session, err := f.dial()
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	for _, c := range []io.Closer{conn, session} {
+		if !f.hold(c) {
+			return nil
+		}
+		defer f.release(c)
+	}
+	h := http.Header{}
+	h.Set(corev1.PortHeader, strconv.Itoa(int(port)))
+	h.Set(corev1.PortForwardRequestIDHeader, "0")
+	h.Set(corev1.StreamType, corev1.StreamTypeError)
+	fault, err := session.CreateStream(h)
+	if err != nil {
+		return err
+	}
+	fault.Close() // nothing is said there
+	h.Set(corev1.StreamType, corev1.StreamTypeData)
+	data, err := session.CreateStream(h)
+	if err != nil {
+		return err
+	}
+	var g sync.WaitGroup
+	defer g.Wait()
+	g.Go(func() {
+		_, err := io.Copy(data, conn)
+		if err == nil {
+			data.Close()
+		} else {
+			_ = data.Reset()
+		}
+	})
+	_, _ = io.Copy(conn, data)
+	// What the pod has ended, it may still listen to; a program here that waits
+	// for it sees the end.
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.CloseWrite()
+	}
+	text, err := io.ReadAll(fault)
+	conn.Close()
+	if err == nil && len(text) > 0 {
+		err = errors.New(string(text))
+	}
+	return err
+}
