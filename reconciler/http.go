@@ -72,7 +72,7 @@ func (d frontDoor) knows(r *http.Request) bool {
 // probe says whether r is the bare question of a supervisor. With a query it
 // asks for details, which are for users only.
 func probe(r *http.Request) bool {
-	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.URL.RawQuery == "" &&
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.URL.RawQuery == "" && r.ContentLength == 0 &&
 		(r.URL.Path == "/livez" || r.URL.Path == "/readyz")
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -36,7 +37,7 @@ func serve(ctx context.Context, address string, h http.Handler, secured *tls.Con
 
 func newServer(h http.Handler, secured *tls.Config, connections int, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler:           h,
+		Handler:           inTime(h, bodyTakes),
 		TLSConfig:         secured,
 		ReadHeaderTimeout: 10 * time.Second, // and for the TLS handshake
 		IdleTimeout:       2 * time.Minute,
@@ -45,6 +46,41 @@ func newServer(h http.Handler, secured *tls.Config, connections int, log *slog.L
 		// What clients do wrong is nothing that an operator must know of.
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+}
+
+// bodyTakes is how long a request's body may take to come, unless its handler
+// gives it another time, as those of Git's packs and of files do: a connection
+// counts as busy as long as a body is waited for.
+const bodyTakes = 30 * time.Second
+
+// inTime gives the body of each request its time, whether or not h reads it:
+// what h leaves, the server reads.
+func inTime(h http.Handler, takes time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			control := http.NewResponseController(w)
+			if control.SetReadDeadline(time.Now().Add(takes)) == nil {
+				r.Body = &timedBody{r.Body, control}
+			}
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// A timedBody takes the deadline away when all has come: the answer may take
+// longer.
+type timedBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+// Read implements io.Reader.
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		_ = b.control.SetReadDeadline(time.Time{}) //nolint:errcheck // the connection is gone then
+	}
+	return n, err
 }
 
 func serveOn(ctx context.Context, listener net.Listener, server *http.Server) error {

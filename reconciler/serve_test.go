@@ -149,3 +149,35 @@ func TestWhatTheDoorDoesNotListenTo(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// A body that does not come does not hold a connection for ever, whether or not
+// the handler reads it; one that came leaves the answer its time.
+func TestBodiesHaveTheirTime(t *testing.T) {
+	const takes = 100 * time.Millisecond
+	address := hall(t, inTime(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/ignores" {
+			if _, err := io.Copy(io.Discard, r.Body); err != nil {
+				http.Error(w, "no body", http.StatusRequestTimeout)
+				return
+			}
+		}
+		if r.URL.Path == "/late" {
+			select {
+			case <-r.Context().Done():
+				return
+			case <-time.After(3 * takes):
+			}
+		}
+		fmt.Fprintln(w, "ok")
+	}), takes), 16)
+	for path, want := range map[string]string{"/ignores": "200 OK", "/reads": "408 Request Timeout"} {
+		request := "POST " + path + " HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
+		if status, err := asked(t, dial(t, address), request); err != nil || status != want {
+			t.Errorf("%s: %s %v", path, status, err)
+		}
+	}
+	request := "POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
+	if status, err := asked(t, dial(t, address), request); err != nil || status != "200 OK" {
+		t.Errorf("one that came: %s %v", status, err)
+	}
+}

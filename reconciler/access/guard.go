@@ -26,6 +26,7 @@ func (a *Access) Guard(next http.Handler) http.Handler {
 			a.admit(next, w, r, c)
 			return
 		}
+		dontListen(w, r)
 		if found == wrong && !a.hold(r) {
 			tooMany(w)
 			return
@@ -54,6 +55,9 @@ func Allow(next http.Handler) http.Handler {
 func (a *Access) Git(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, found := a.identify(r)
+		if found != right {
+			dontListen(w, r)
+		}
 		switch {
 		case found == right && c.user.Role == Admin:
 			a.admit(next, w, r, c)
@@ -67,6 +71,19 @@ func (a *Access) Git(next http.Handler) http.Handler {
 			http.Error(w, "the token is wanted: as Bearer, or as the password of any user", http.StatusUnauthorized)
 		}
 	})
+}
+
+// strangersBody is how long the body of a request that is refused may take to
+// come. The server waits for it before it answers, so that the answer is read.
+const strangersBody = time.Second
+
+// dontListen bounds the wait for a body that nobody will read.
+func dontListen(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength == 0 {
+		return
+	}
+	// A writer without deadlines, as in tests, does without.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(strangersBody)) //nolint:errcheck // see above
 }
 
 // lookAgain is how often the credential of a request that lasts is looked at.

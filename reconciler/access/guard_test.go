@@ -6,11 +6,14 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -241,5 +244,38 @@ func TestAddressesAreForgotten(t *testing.T) {
 	}
 	if prefixOf("192.0.2.1:1") == prefixOf("192.0.2.2:1") {
 		t.Error("two addresses are one")
+	}
+}
+
+// A stranger who announces a body and never sends it is answered all the same,
+// and does not keep the connection.
+func TestTheDoorDoesNotWaitForAStrangersBody(t *testing.T) {
+	r := newRig(t, "127.0.0.1:0")
+	for name, h := range map[string]http.Handler{"api": r.Guard(whoami), "git": r.Git(whoami)} {
+		for _, size := range []string{"Content-Length: 10", "Transfer-Encoding: chunked"} {
+			server := httptest.NewServer(h)
+			defer server.Close()
+			conn, err := net.Dial("tcp", server.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(10 * time.Second))
+			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", size)
+			in := bufio.NewReader(conn)
+			response, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Errorf("%s, %s: %v", name, size, err)
+				continue
+			}
+			_, err = io.Copy(io.Discard, response.Body)
+			response.Body.Close()
+			if response.StatusCode != http.StatusUnauthorized || err != nil {
+				t.Errorf("%s, %s: %s %v", name, size, response.Status, err)
+			}
+			if _, err := in.ReadByte(); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%s, %s: the connection is kept: %v", name, size, err)
+			}
+		}
 	}
 }
