@@ -31,12 +31,13 @@ type listed struct {
 	gone     map[types.UID]time.Time
 	events   map[string]corev1.Event
 	node     *corev1.Node
+	changed  chan struct{} // closed and made anew with each report
 }
 
 func newListed() *listed {
 	return &listed{
 		status: map[types.UID]corev1.PodStatus{}, running: map[types.UID]time.Time{}, gone: map[types.UID]time.Time{},
-		events: map[string]corev1.Event{},
+		events: map[string]corev1.Event{}, changed: make(chan struct{}),
 	}
 }
 
@@ -64,6 +65,8 @@ func (l *listed) ReportPods(_ context.Context, reports []schema.PodReport) error
 			l.gone[r.Pod.UID] = now
 		}
 	}
+	close(l.changed)
+	l.changed = make(chan struct{})
 	return nil
 }
 
