@@ -20,8 +20,8 @@ import (
 	"github.com/pawl-project/pawl/schema/kv"
 )
 
-// TestNothingIsLeft makes and removes pods 200 times and counts, before and
-// after, everything that a pod is made of.
+// TestNothingIsLeft makes and removes pods that have everything a pod can have,
+// PAWL_ROUNDS of them (60), and counts before and after what they are made of.
 func TestNothingIsLeft(t *testing.T) {
 	c := newCluster(t)
 	c.push(map[string]string{"steady.yaml": sleepers("steady", 2)})
@@ -29,9 +29,18 @@ func TestNothingIsLeft(t *testing.T) {
 	c.round(0) // what is made once and kept (images, pools) is there after this
 	before := c.settledCounts()
 
-	for i := range 200 {
+	began := time.Now()
+	rounds := (setting(t, "PAWL_ROUNDS", 60) + podsPerRound - 1) / podsPerRound
+	for i := range rounds {
 		c.round(i + 1)
 	}
+	t.Logf("%d pods came and went in %s", rounds*podsPerRound, time.Since(began).Round(time.Second))
+	c.asBefore(before)
+}
+
+// asBefore awaits that there is as much of everything as was counted before.
+func (c *cluster) asBefore(before map[string]int) {
+	c.t.Helper()
 	var after map[string]int
 	c.eventually(60*time.Second, "as many of everything as before", func() error {
 		after = c.counts()
@@ -42,7 +51,21 @@ func TestNothingIsLeft(t *testing.T) {
 		}
 		return nil
 	})
-	t.Logf("before and after 200 rounds: %v, %v", before, after)
+	c.t.Logf("before and after: %v, %v", before, after)
+}
+
+// setting reads a number from the environment; CONTRIBUTING lists them.
+func setting(t testing.TB, name string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("%s is %q, want a number", name, text)
+	}
+	return n
 }
 
 // allowed is by how much a count may differ: HTTP keep-alive and the like come
@@ -69,15 +92,22 @@ func (c *cluster) settledCounts() map[string]int {
 	return last
 }
 
-// round pushes a Deployment of two pods with a volume and a restart, waits for
-// it, and removes it.
+// podsPerRound is how many pods come and go at once.
+const podsPerRound = 10
+
+// round pushes pods that have everything, waits for them, and removes them.
 func (c *cluster) round(i int) {
 	c.t.Helper()
 	name := fmt.Sprintf("r%d", i)
-	c.push(map[string]string{"round.yaml": sleepers(name, 2)})
-	c.running(name+"-", 2, 30*time.Second)
+	c.push(map[string]string{"round.yaml": c.everything(name, podsPerRound)})
+	c.running(name+"-", podsPerRound, 60*time.Second)
 	c.push(map[string]string{"round.yaml": ""})
-	c.eventually(30*time.Second, "the round's pods are gone", func() error {
+	c.noPods(name)
+}
+
+func (c *cluster) noPods(name string) {
+	c.t.Helper()
+	c.eventually(60*time.Second, "the round's pods are gone", func() error {
 		if n := len(c.pods(name + "-")); n > 0 {
 			return fmt.Errorf("%d pods", n)
 		}

@@ -56,6 +56,7 @@ func (r *Runtime) Start(ctx context.Context, q nodeagent.StartRequest) (pod.Cont
 
 func (r *Runtime) start(ctx context.Context, q nodeagent.StartRequest) (pod.Container, error) {
 	id := r.containerID(q.Pod.UID, q.Container.Name, q.Attempt)
+	cutOff := false
 	if rec, ok, err := r.record(ctx, id); err != nil {
 		return pod.Container{}, err
 	} else if ok {
@@ -66,6 +67,7 @@ func (r *Runtime) start(ctx context.Context, q nodeagent.StartRequest) (pod.Cont
 		if err := r.remove(ctx, rec, true); err != nil { // a start that was cut off
 			return pod.Container{}, err
 		}
+		cutOff = true
 	}
 	sandbox, err := r.sandbox(q.Pod.UID)
 	if err != nil {
@@ -82,7 +84,14 @@ func (r *Runtime) start(ctx context.Context, q nodeagent.StartRequest) (pod.Cont
 	if err != nil {
 		return pod.Container{}, r.undo(id, rec, err)
 	}
-	return r.run(ctx, rec, mounts)
+	c, err := r.run(ctx, rec, mounts)
+	if cutOff && err == nil && c.StartError != "" {
+		// containerd may still have been clearing away what was cut off, in the
+		// very folder in which runc then found something missing. A fault of the
+		// manifest's shows again.
+		return pod.Container{}, r.undo(id, rec, fmt.Errorf("after a start that was cut off: %s: %w", c.StartError, schema.ErrUnavailable))
+	}
+	return c, err
 }
 
 // undo removes what a start left that failed for a reason time may heal.
@@ -269,6 +278,9 @@ func (r *Runtime) failed(ctx context.Context, rec *record, cause error) (pod.Con
 // it was not runc that failed.
 func startFault(err error) (string, bool) {
 	text := oneLine(err)
+	if strings.Contains(text, "unable to retrieve OCI runtime error") {
+		return "", false // runc was killed, or its directory taken from under it: it says nothing
+	}
 	for _, ours := range []string{"already exists", "signal: killed", "context canceled", "context deadline exceeded"} {
 		if strings.HasSuffix(strings.TrimSuffix(text, ": unknown"), ours) {
 			return "", false // a start before this one was cut off, or runc was
