@@ -81,19 +81,19 @@ func (a *agent) imagesWanted() (all []string) {
 	return slices.Compact(all)
 }
 
-// diskCondition says whether the agent's own disk has room, and images leave some
-// on theirs, as soon as that was looked at.
+// diskCondition says whether images leave room on their disk; nothing before it
+// was looked at.
 func (a *agent) diskCondition(now metav1.Time) (corev1.NodeCondition, bool) {
-	full := dataDiskFault(a.cfg.DataDir)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.imageDisk == nil {
+		return corev1.NodeCondition{}, false
+	}
 	c := corev1.NodeCondition{
 		Type: corev1.NodeDiskPressure, Status: corev1.ConditionFalse, Reason: "AgentHasNoDiskPressure",
-		Message: "the node's disks have room", LastHeartbeatTime: now, LastTransitionTime: now,
+		Message: "the disk with the images has room", LastHeartbeatTime: now, LastTransitionTime: now,
 	}
-	if full != "" {
-		c.Status, c.Reason, c.Message = corev1.ConditionTrue, "AgentHasDiskPressure", full
-	} else if d := a.imageDisk; d != nil && d.Full() && d.Short() {
+	if d := a.imageDisk; d.Full() && d.Short() {
 		c.Status, c.Reason = corev1.ConditionTrue, "FreeDiskSpaceFailed"
 		c.Message = fmt.Sprintf("the disk with the images is full to %d %%, and removing unused images does not help", d.Used*100/d.Capacity)
 	}
