@@ -27,6 +27,7 @@ type Config struct {
 
 	Version  string              // of Pawl, for people
 	Labels   map[string]string   // of the node, besides the usual ones
+	Taints   []corev1.Taint      // of the node
 	NodeIP   string              // the first global unicast address of the machine
 	MaxPods  int                 // 110
 	Reserved corev1.ResourceList // of the capacity, not to be given to pods: none

@@ -66,6 +66,7 @@ func (a *agent) node(ctx context.Context, last map[corev1.NodeConditionType]core
 	for k, v := range a.cfg.Labels {
 		n.Labels[k] = v
 	}
+	n.Spec.Taints = a.cfg.Taints
 	version, err := a.runtimeVersion(ctx)
 	n.Status = corev1.NodeStatus{
 		Capacity:    a.total(),

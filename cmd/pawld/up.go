@@ -34,6 +34,8 @@ type upConfig struct {
 	tls        access.TLSOptions // but for Listen, which is http
 	natsListen string
 	node       string
+	labels     []string // of the node, key=value
+	taints     []string // of the node, key=value:Effect
 	containerd string
 	mirrors    []string
 	gcHigh     int // per cent of the images' disk
@@ -77,6 +79,8 @@ start takes them over. "pawld down" stops and removes them.`,
 	f.StringVar(&c.tls.KeyFile, "tls-key", "", "file with the key of --tls-cert (PEM)")
 	f.StringVar(&c.natsListen, "nats-listen", "127.0.0.1:7422", "address of the embedded NATS server, for the nats CLI")
 	f.StringVar(&c.node, "node-name", "", "name of this node (default: the machine's host name)")
+	f.StringSliceVar(&c.labels, "node-labels", nil, "further labels of this node, as KEY=VALUE; repeatable, or with commas between")
+	f.StringSliceVar(&c.taints, "node-taints", nil, "taints of this node, as KEY=VALUE:EFFECT or KEY:EFFECT, the effect being NoSchedule, PreferNoSchedule or NoExecute; repeatable, or with commas between")
 	f.StringVar(&c.containerd, "containerd", "", "address of a containerd to use (default: a private one is started)")
 	f.StringArrayVar(&c.mirrors, "registry-mirror", nil, "pull images of HOST from URL instead, as HOST=URL; repeatable")
 	f.IntVar(&c.gcHigh, "image-gc-high", 85, "per cent of their disk in use above which unused images are removed; 100: never")
@@ -108,6 +112,14 @@ func up(ctx context.Context, c *upConfig, logTo io.Writer) error {
 		return err
 	}
 	mirrors, err := parseMirrors(c.mirrors)
+	if err != nil {
+		return err
+	}
+	labels, err := parseLabels(c.labels)
+	if err != nil {
+		return err
+	}
+	taints, err := parseTaints(c.taints)
 	if err != nil {
 		return err
 	}
@@ -162,6 +174,7 @@ func up(ctx context.Context, c *upConfig, logTo io.Writer) error {
 	if err != nil {
 		return err
 	}
+	agentConfig.Labels, agentConfig.Taints = labels, taints
 	defer func() {
 		if err := closeRuntime(); err != nil {
 			log.Warn("close the runtime", "error", err)

@@ -228,6 +228,7 @@ func (g *Gateway) takeNode(r kv.Request) {
 	stored, _ := g.o.Actual.Get(key)
 	old, _ := stored.Value.Object.(*corev1.Node)
 	g.identify(told, old, now)
+	sinceWhen(told, old, now)
 	if old == nil || now.Sub(n.written) > nodeWriteEvery || !sameNode(old, told) || g.inbox.has(key) {
 		text, err := json.Marshal(told)
 		if err == nil && len(text) > maxNode {
@@ -255,6 +256,7 @@ func (g *Gateway) identify(told, old *corev1.Node, now time.Time) {
 	}
 }
 
+// sameNode says whether only heartbeats differ.
 // sameNode says whether only heartbeats differ.
 func sameNode(a, b *corev1.Node) bool {
 	return equality.Semantic.DeepEqual(stillNode(a), stillNode(b))

@@ -129,6 +129,7 @@ func TestEveryWorldConverges(t *testing.T) {
 		}
 		c.w.KeepAll = false
 		c.planner.KeepAll(false)
+		c.liberate()
 		for k, o := range c.git { // a paused one rightly stays where it is
 			if d, ok := o.(*appsv1.Deployment); ok && d.Spec.Paused {
 				d = d.DeepCopy()
@@ -208,11 +209,15 @@ func foreignPod() corev1.Pod {
 func happen(t *rapid.T, c *cluster) {
 	c.now = c.now.Add(time.Duration(rapid.IntRange(1, 7000).Draw(t, "ms")) * time.Millisecond)
 	switch rapid.SampledFrom([]string{
-		"want", "want", "want", "drop", "push", "push", "node", "lose", "jostle", "jostle", "jostle", "fail",
+		"want", "want", "want", "class", "drop", "push", "push", "node", "lose", "jostle", "jostle", "jostle", "fail",
 		"wipe", "keep", "double", "stray", "lost", "lostset", "loststatus", "relocated",
 	}).Draw(t, "event") {
 	case "want":
 		wantSomething(t, c)
+	case "class":
+		p := priorityClass(rapid.SampledFrom([]string{"high", "low"}).Draw(t, "class"), rapid.Int32Range(-1, 2).Draw(t, "value"))
+		p.GlobalDefault = rapid.IntRange(0, 3).Draw(t, "default") == 0
+		c.git[schema.KeyOf(p)] = p
 	case "drop":
 		if keys := sortedKeys(c.git); len(keys) > 0 {
 			delete(c.git, rapid.SampledFrom(keys).Draw(t, "drop"))
@@ -221,7 +226,8 @@ func happen(t *rapid.T, c *cluster) {
 		c.push()
 	case "node":
 		c.node(rapid.SampledFrom([]schema.NodeName{"n1", "n2", "n3"}).Draw(t, "node"), "2", "4Gi", "7", func(n *corev1.Node) {
-			n.Spec.Unschedulable = rapid.Bool().Draw(t, "cordoned")
+			n.Spec.Unschedulable = rapid.IntRange(0, 2).Draw(t, "cordoned") == 0
+			locate(t, n)
 		})
 	case "lose":
 		c.loseNode(rapid.SampledFrom([]schema.NodeName{"n1", "n2", "n3"}).Draw(t, "node"))
@@ -329,6 +335,9 @@ func wantSomething(t *rapid.T, c *cluster) {
 		}
 		o = p
 	}
+	if rapid.Bool().Draw(t, "constrained") {
+		constrain(t, specOf(o))
+	}
 	c.git[schema.KeyOf(o)] = o
 }
 
@@ -360,6 +369,9 @@ func checkRuns(t *rapid.T, c *cluster) {
 	}
 	for k, o := range c.w.Desired {
 		want := 1
+		if specOf(o) == nil {
+			continue
+		}
 		switch o := o.(type) {
 		case *appsv1.Deployment:
 			want = int(*o.Spec.Replicas)
