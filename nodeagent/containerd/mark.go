@@ -15,6 +15,7 @@ var marks = [...]pod.Mark{pod.MarkPostStarted, pod.MarkPreStopped, pod.MarkSigna
 
 // readMarks takes up what the labels keep.
 func readMarks(c *pod.Container, labels map[string]string) {
+	c.MessageLog = labels[labelMessageLog] == "true"
 	for _, m := range marks {
 		c.Set(m, moment(labels[labelMark(m)]))
 	}

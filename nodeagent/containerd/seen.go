@@ -91,6 +91,9 @@ func (r *Runtime) look(ctx context.Context, uid types.UID) (pod.Seen, error) {
 		if err != nil {
 			return pod.Seen{}, err
 		}
+		if c.State == pod.ContainerExited {
+			c.Message = r.message(rec, &c)
+		}
 		s.Containers = append(s.Containers, c)
 	}
 	return s, nil

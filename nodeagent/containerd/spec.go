@@ -193,7 +193,11 @@ func (r *Runtime) mounts(q nodeagent.StartRequest, image *imageInfo, sandbox *sa
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range append(own, volumes...) {
+	message, err := messageMount(q.Container, r.logPath(schema.PodKey{Namespace: q.Pod.Namespace, Name: q.Pod.Name}, q.Pod.UID, q.Container.Name, q.Attempt))
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range slices.Concat(own, volumes, message) {
 		if !taken[m.ContainerPath] {
 			binds = append(binds, bind(m))
 		}

@@ -3,6 +3,7 @@ package containerd
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -129,6 +130,7 @@ func (r *Runtime) create(ctx context.Context, q nodeagent.StartRequest, image *i
 	}
 	c.CreatedAt = time.Now()
 	rec, _ := recordOf(c, r.opts.Instance)
+	readMarks(&rec.Container, c.Labels)
 	if err := r.makeFIFOs(rec.uid, id, rec.tty); err != nil {
 		return nil, nil, err
 	}
@@ -174,6 +176,7 @@ func (r *Runtime) labels(q nodeagent.StartRequest, image *imageInfo) map[string]
 		labelImageID:   fitting(labelImageID, imageID(q.Image.Ref, image.target)),
 		labelLog:       r.logPath(key, q.Pod.UID, q.Container.Name, q.Attempt),
 	}
+	maps.Copy(l, messageLabels(q.Container))
 	if q.Init {
 		l[labelInit] = "true"
 	}

@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -169,7 +170,7 @@ func (r *Runtime) remove(ctx context.Context, rec record, withLog bool) error {
 		return unavailable("remove the file system of container "+rec.ID, err)
 	}
 	if withLog {
-		if err := removeLog(rec.LogPath); err != nil {
+		if err := errors.Join(removeMessage(rec.LogPath), removeLog(rec.LogPath)); err != nil {
 			return err
 		}
 	}

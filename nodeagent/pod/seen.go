@@ -68,6 +68,8 @@ type Container struct {
 	// Message is what it left as its last words, by its terminationMessagePath and
 	// terminationMessagePolicy; only of an exited one.
 	Message string
+	// MessageLog: the end of its log stands in for a Message that is missing. Label.
+	MessageLog bool
 	// Backoff is the level of the restart back-off at which this attempt was
 	// started, as Start was told (kept as a label on the container, so that a
 	// restarted agent goes on from it); 0 for the first attempt.

@@ -151,7 +151,7 @@ func (d *decision) stop(c *Container, s stopping) {
 		}
 		return
 	}
-	if least := sent.Add(min(s.grace, leastGrace)); end.Before(least) {
+	if least := sent.Add(leastGrace); end.Before(least) && d.delayed(c) {
 		end = least
 	}
 	if !d.now.Before(end) {
@@ -160,6 +160,13 @@ func (d *decision) stop(c *Container, s stopping) {
 	}
 	d.recheck(end)
 	d.keepSignalled(c, sent)
+}
+
+// delayed says whether a container's stop signal may have had to wait, for its
+// preStop hook or for others.
+func (v *view) delayed(c *Container) bool {
+	spec := v.spec(c.Name)
+	return spec != nil && (sidecar(spec) || spec.Lifecycle != nil && spec.Lifecycle.PreStop != nil)
 }
 
 // keepSignalled has the stop signal marked as sent, if the container is still
