@@ -182,7 +182,10 @@ func (r *cgroupReader) field(path, name string) (uint64, error) {
 // parseNumber reads a file of one number; "max" is none.
 func parseNumber(text string) (uint64, bool) {
 	n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64)
-	return n, err == nil
+	if err != nil {
+		return 0, false
+	}
+	return n, true
 }
 
 // parseField reads one line "name number" of a flat keyed file.

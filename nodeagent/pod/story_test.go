@@ -71,6 +71,8 @@ func tell(t *testing.T, s *sim, f []string, line string) *sim {
 		s = newSim(storyPod(t, f[1:]))
 	case "settle":
 		s.rest(t)
+	case "evict": // evict WHY: it has too much on the disk
+		s.known.Evicted = strings.Join(f[1:], " ")
 	case "step":
 		s.step()
 	case "says": // says NAME MESSAGE: as its last words
