@@ -134,6 +134,9 @@ func (r *Runtime) create(ctx context.Context, q nodeagent.StartRequest, image *i
 	if err := r.makeFIFOs(rec.uid, id, rec.tty); err != nil {
 		return nil, nil, err
 	}
+	if err := r.makeInput(rec); err != nil {
+		return nil, nil, err
+	}
 	// It is known before it is made: a call that fails may have had its effect.
 	r.mu.Lock()
 	r.put(rec)
@@ -183,6 +186,9 @@ func (r *Runtime) labels(q nodeagent.StartRequest, image *imageInfo) map[string]
 	if q.Container.TTY {
 		l[labelTTY] = "true"
 	}
+	if s := stdinOf(q.Container); s != "" {
+		l[labelStdin] = s
+	}
 	if s := image.config.StopSignal; s != "" {
 		l[labelStopSignal] = fitting(labelStopSignal, s)
 	}
@@ -224,6 +230,9 @@ func (r *Runtime) createTask(ctx context.Context, rec *record, mounts []mount.Mo
 	request.Stdout, request.Stderr = r.fifos(rec.uid, rec.ID)
 	if rec.tty {
 		request.Stderr = ""
+	}
+	if rec.stdin != "" {
+		request.Stdin = r.inputPath(rec.uid, rec.ID)
 	}
 	for _, m := range mounts {
 		request.Rootfs = append(request.Rootfs, &containerdtypes.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
