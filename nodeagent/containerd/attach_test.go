@@ -122,8 +122,8 @@ func (g *rig) withInput(change func(*corev1.Container)) (*testPod, string) {
 
 func TestAttach(t *testing.T) {
 	g := newRig(t)
-	before := g.counts()
 	p, id := g.withInput(func(*corev1.Container) {})
+	before := g.counts()
 	first := g.attach(id, true)
 	first.in <- "one\n"
 	g.awaitText(first, "got one")
@@ -152,6 +152,9 @@ func TestAttach(t *testing.T) {
 	if c := p.look().Containers[0]; c.State != pod.ContainerRunning {
 		t.Errorf("its input ended with the agent: %+v", c)
 	}
+	extra := g.attach(id, true)
+	extra.stop()
+	<-extra.done
 	if err := g.rt.Signal(g.ctx, id, "KILL", time.Now()); err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +172,6 @@ func TestAttach(t *testing.T) {
 	if !errors.Is(err, schema.ErrNotFound) {
 		t.Errorf("to one that has ended: %v", err)
 	}
-	p.remove()
 	g.asBefore(t, before)
 }
 

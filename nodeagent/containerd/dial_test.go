@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pawl-project/pawl/schema"
 )
@@ -18,17 +22,9 @@ import (
 func TestDial(t *testing.T) {
 	g := newRig(t)
 	p := g.pod("net")
-	p.add("main", sh(`exec nc -ll -p 7 -e cat`)...)
 	p.sandbox()
 	before := g.counts()
-	p.start("main", 0)
-	var conn net.Conn
-	pollEach(t, 10*time.Millisecond, "it listens", func() bool {
-		var err error
-		conn, err = g.rt.Dial(g.ctx, p.UID, 7)
-		return err == nil
-	})
-	conn.Close()
+	defer g.echo(p, 7)()
 	var all sync.WaitGroup
 	for i := range 50 {
 		all.Go(func() {
@@ -65,4 +61,41 @@ func TestDial(t *testing.T) {
 	for _, name := range []string{"threads", "descriptors"} {
 		pollEach(t, 50*time.Millisecond, "no more "+name, func() bool { return g.counts()[name] <= before[name]+12 })
 	}
+}
+
+// echo answers inside the pod, on loopback alone, until it is ended.
+func (g *rig) echo(p *testPod, port int) (end func()) {
+	g.tb.Helper()
+	netns, err := os.Open(filepath.Join(g.rt.podDir(p.UID), nsNet.name))
+	if err != nil {
+		g.tb.Fatal(err)
+	}
+	defer netns.Close()
+	var l net.Listener
+	done := make(chan struct{})
+	go onThread(func() {
+		defer close(done)
+		if err = unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err == nil {
+			l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		}
+	})
+	<-done
+	if err != nil {
+		g.tb.Fatal(err)
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer c.Close()
+				text, _ := io.ReadAll(c) // what was said is answered after its end
+				c.Write(text)
+			})
+		}
+	})
+	return func() { l.Close(); all.Wait() }
 }
