@@ -122,7 +122,7 @@ func (r *Runtime) makeSandbox(ctx context.Context, p *corev1.Pod) (_ *sandboxRec
 		if err := pinNamespaces(dir, s.kinds(), name); err != nil {
 			return err
 		}
-		return r.connect(gctx, s, dir)
+		return r.connect(gctx, p, s, dir)
 	})
 	g.Go(func() error {
 		if err := mountShm(filepath.Join(dir, "shm")); err != nil {
@@ -150,12 +150,14 @@ func (r *Runtime) makeSandbox(ctx context.Context, p *corev1.Pod) (_ *sandboxRec
 	return s, nil
 }
 
-func (r *Runtime) connect(ctx context.Context, s *sandboxRecord, dir string) (err error) {
+func (r *Runtime) connect(ctx context.Context, p *corev1.Pod, s *sandboxRecord, dir string) (err error) {
 	if s.HostNetwork || r.opts.Network == nil {
 		return nil
 	}
-	s.IP, err = r.opts.Network.Attach(ctx, s.UID, filepath.Join(dir, nsNet.name))
-	return err
+	if s.IP, err = r.opts.Network.Attach(ctx, s.UID, filepath.Join(dir, nsNet.name)); err != nil {
+		return err
+	}
+	return r.publish(ctx, p)
 }
 
 func (r *Runtime) detach(ctx context.Context, uid types.UID, hostNetwork bool) error {

@@ -61,12 +61,19 @@ func (n *Network) Attach(ctx context.Context, uid types.UID, netnsPath string) (
 	return addr.String(), nil
 }
 
-// Detach frees the pod's address. The veth pair ends with the pod's namespace,
+// Detach frees the pod's address and the ports of the node that lead to it. The veth pair ends with the pod's namespace,
 // in the kernel's own time: deleting it here would wait 32 ms. Call it when the
 // pod's processes are gone. A pod that is not known is no error.
 func (n *Network) Detach(ctx context.Context, uid types.UID) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if err := checkUID(uid); err != nil {
+		return err
+	}
+	// The ports first: they must not lead to who has the address next.
+	if err := n.withdraw(uid); err != nil {
+		return fmt.Errorf("detach pod %s: %w", uid, err)
 	}
 	if err := n.leases.release(uid); err != nil {
 		return fmt.Errorf("detach pod %s: %w", uid, err)

@@ -6,9 +6,12 @@
 // another link carries the host's address. Addresses are handed out round-robin
 // from one range and are kept on disk, so that a restarted agent finds them.
 //
+// Ports of the node lead to pods that ask for it (hostPort), from outside, from
+// other pods and from the node itself, by 127.0.0.1 too.
+//
 // Everything is done by netlink. The package touches only what is its own: the
 // bridge it made (known by its alias), veths whose name begins with the
-// instance's prefix, and one nftables table. It refuses a range that another link
+// instance's prefix, and two nftables tables. It refuses a range that another link
 // already routes. It does not make network namespaces, knows nothing of services
 // or of other nodes, and does no IPv6.
 //

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -57,6 +58,8 @@ type Network struct {
 	leases    *leases
 	changes   changes
 	log       *slog.Logger
+
+	publishing sync.Mutex // one makes the table of ports at a time
 }
 
 var instanceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)

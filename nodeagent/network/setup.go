@@ -52,8 +52,12 @@ func (n *Network) setup(ctx context.Context) error {
 	if err := n.adoptVeths(host, bridge); err != nil {
 		return err
 	}
-	_, err = n.sweep(host)
-	return err
+	if _, err = n.sweep(host); err != nil {
+		return err
+	}
+	n.publishing.Lock()
+	defer n.publishing.Unlock()
+	return n.replacePorts()
 }
 
 // checkRange refuses a range that overlaps what another link reaches.

@@ -134,7 +134,7 @@ func (n *Network) Teardown(ctx context.Context) error {
 		return err
 	}
 	defer host.Close()
-	faults := []error{n.removeTable(), n.removeLinks(host)}
+	faults := []error{n.removePorts(), n.removeTable(), n.removeLinks(host)}
 	others, err := n.otherBridges(host)
 	faults = append(faults, err)
 	if err == nil {

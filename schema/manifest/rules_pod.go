@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"net/netip"
 	"path"
 	"strings"
 
@@ -176,12 +177,11 @@ func (o *objectReader) portRules(s *corev1.PodSpec, c *corev1.Container, at stri
 	for i, p := range c.Ports {
 		here := indexPath(at, i)
 		names.check(p.Name, here+".name")
-		switch {
-		case p.HostPort == 0:
-		case !s.HostNetwork:
-			o.fault(here+".hostPort", "is not supported by Pawl", "ports of the node are not built yet, but with hostNetwork")
-		case p.HostPort != p.ContainerPort:
+		if p.HostPort != 0 && s.HostNetwork && p.HostPort != p.ContainerPort {
 			o.fault(here+".hostPort", "must be the containerPort with hostNetwork", "")
+		}
+		if ip, err := netip.ParseAddr(p.HostIP); err == nil && !ip.Is4() {
+			o.fault(here+".hostIP", "is not supported by Pawl", "pods have IPv4 addresses alone")
 		}
 		key := numberedPort{p.ContainerPort, p.Protocol}
 		if first, there := seen[key]; there {
