@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -116,7 +118,83 @@ func (c *cluster) usageInStore() {
 		c.t.Fatalf("the store has %d: %v", len(all), err)
 	}
 	told := all[0]
-	if told.Node != "n1" || told.Memory == 0 || !slices.ContainsFunc(told.Pods, func(p schema.PodUsage) bool { return p.Name == "burn" && p.Containers[0].CPU > 1e8 }) {
+	if told.Node != "n1" || told.Memory == 0 || !slices.ContainsFunc(told.Pods, func(p schema.PodUsage) bool { return p.Name == "burn" && p.Containers[0].CPU > 1e7 }) {
 		c.t.Errorf("the store has %+v", told)
+	}
+}
+
+// TestEviction: a pod that has more on the node's disk than it may is taken down
+// in Kubernetes' words. One of a Deployment is replaced, a bare one stays as it is.
+func TestEviction(t *testing.T) {
+	c := newCluster(t)
+	const wait = "trap 'exit 0' TERM; while :; do sleep 1; done"
+	fill := func(file string) string { return "dd if=/dev/zero of=" + file + " bs=1M count=4; " + wait }
+	emptyDir := strings.Replace(resourcePod("volume", fill("/cache/x"), "{}"), "  containers:", "  volumes: [{name: cache, emptyDir: {sizeLimit: 2Mi}}]\n  containers:", 1) +
+		"    volumeMounts: [{name: cache, mountPath: /cache}]\n"
+	two := resourcePod("two", fill("/x"), "{limits: {ephemeral-storage: 8Mi}}") +
+		fmt.Sprintf("  - name: other\n    image: busybox:1\n    command: [sh, -c, %q]\n    resources: {limits: {ephemeral-storage: 2Mi}}\n", fill("/x"))
+	c.push(map[string]string{
+		"layer.yaml":  resourcePod("layer", fill("/x"), "{limits: {ephemeral-storage: 2Mi}}"),
+		"volume.yaml": emptyDir,
+		"two.yaml":    two,
+		"within.yaml": resourcePod("within", fill("/x"), "{limits: {ephemeral-storage: 64Mi}}"),
+		"web.yaml": "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\nspec:\n  selector: {matchLabels: {app: web}}\n  template:\n    metadata: {labels: {app: web}}\n    spec:\n      terminationGracePeriodSeconds: 1\n      containers:\n      - name: main\n        image: busybox:1\n        command: [sh, -c, " +
+			fmt.Sprintf("%q", "sleep 3; "+fill("/x")) + "]\n        resources: {limits: {ephemeral-storage: 2Mi}}\n",
+	})
+	for name, want := range map[string]string{
+		"layer":  "Failed Evicted Pod ephemeral local storage usage exceeds the total limit of containers 2Mi.",
+		"volume": `Failed Evicted Usage of EmptyDir volume "cache" exceeds the limit "2Mi".`,
+		"two":    `Failed Evicted Container other exceeded its local ephemeral storage limit "2Mi".`,
+	} {
+		c.eventually(90*time.Second, name+" is evicted", func() error {
+			out, err := c.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase} {.status.reason} {.status.message}")
+			if err != nil || out != want {
+				return fmt.Errorf("%v: %s", err, out)
+			}
+			return nil
+		})
+	}
+	if out, err := c.pawl("describe", "pod", "layer"); err != nil || !regexp.MustCompile(`(?m)^Reason: +Evicted$`).MatchString(out) {
+		t.Errorf("describe pod: %v\n%s", err, out)
+	}
+	if out, err := c.kubectl("events", "--for", "pod/layer"); err != nil || !regexp.MustCompile(`Warning +Evicted +Pod/layer +Pod ephemeral local storage usage`).MatchString(out) {
+		t.Errorf("events: %v\n%s", err, out)
+	}
+	// What an evicted pod had is off the disk.
+	uid, err := c.kubectl("get", "pod", "volume", "-o", "jsonpath={.metadata.uid}")
+	if err != nil {
+		t.Fatal(err, uid)
+	}
+	c.eventually(30*time.Second, "the volume is gone", func() error {
+		for _, dir := range []string{filepath.Join(c.data, "volumes", uid), filepath.Join(c.run, "pods", uid)} {
+			if _, err := os.Stat(dir); !os.IsNotExist(err) {
+				return fmt.Errorf("%s is there: %v", dir, err)
+			}
+		}
+		return nil
+	})
+	// A pod of a Deployment is made anew, again and again.
+	c.eventually(90*time.Second, "the deployment's pod is replaced", func() error {
+		out, err := c.kubectl("get", "events", "--field-selector", "reason=Evicted", "-o", "jsonpath={.items[*].involvedObject.name}")
+		if err != nil || !strings.Contains(out, "web-") {
+			return fmt.Errorf("%v: %s", err, out)
+		}
+		names, err := c.kubectl("get", "pods", "-l", "app=web", "--field-selector", "status.phase=Running", "-o", "jsonpath={.items[*].metadata.name}")
+		if err != nil || names == "" || strings.Contains(out, names) {
+			return fmt.Errorf("%v: evicted %s, there is %q", err, out, names)
+		}
+		return nil
+	})
+	// The bare pods stay what they are, also when the agent is killed.
+	c.kill()
+	c.start()
+	time.Sleep(3 * time.Second)
+	for _, name := range []string{"layer", "volume", "two"} {
+		if out, err := c.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase} {.status.reason}"); err != nil || out != "Failed Evicted" {
+			t.Errorf("%s: %v: %s", name, err, out)
+		}
+	}
+	if out, err := c.kubectl("get", "pod", "within", "-o", "jsonpath={.status.phase}"); err != nil || out != "Running" {
+		t.Errorf("a pod within its limit: %v: %s", err, out)
 	}
 }
