@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/pawl-project/pawl/schema"
 )
 
 // A trail is where the checker stands, written out only for a fault.
@@ -81,7 +83,27 @@ func (c *checker) mismatch(n *node, s shape, t *trail, means string) {
 	if want == "" {
 		want = s.words()
 	}
-	c.out.faultAt(n.at, t.String(), "must be "+want+", is "+n.describe(), remedyFor(n, s))
+	is, remedy := n.describe(), remedyFor(n, s)
+	if c.hides(t) {
+		is = n.kind.String()
+		remedy, _, _ = strings.Cut(remedy, ": ") // it repeats the value
+	}
+	c.out.faultAt(n.at, t.String(), "must be "+want+", is "+is, remedy)
+}
+
+// hides says whether a field may hold what a Secret is for. Faults are told to
+// those who may not read Secrets: they stand in Events and in the record of a
+// commit.
+func (c *checker) hides(t *trail) bool {
+	if c.out.info.Kind != schema.Secrets || t == nil {
+		return false
+	}
+	for ; t.up != nil; t = t.up {
+		if t.key == "annotations" { // a copy of the whole Secret may stand there
+			return true
+		}
+	}
+	return t.key == "data" || t.key == "stringData"
 }
 
 // remedyFor finds what the author probably meant.
