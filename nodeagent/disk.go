@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pawl-project/pawl/schema"
@@ -72,6 +73,9 @@ func (d *disk) load(log *slog.Logger) (k kept, err error) {
 			if err := json.Unmarshal(raw, &s); err != nil {
 				return err
 			}
+			if err := named(name, schema.Secrets, &s); err != nil {
+				return err
+			}
 			k.objects.Secrets = append(k.objects.Secrets, s)
 			return nil
 		}
@@ -79,9 +83,21 @@ func (d *disk) load(log *slog.Logger) (k kept, err error) {
 		if err := json.Unmarshal(raw, &m); err != nil {
 			return err
 		}
+		if err := named(name, schema.ConfigMaps, &m); err != nil {
+			return err
+		}
 		k.objects.ConfigMaps = append(k.objects.ConfigMaps, m)
 		return nil
 	})
+}
+
+// named says whether the object is the one that its file is named after.
+func named(file string, kind schema.Kind, o metav1.Object) error {
+	k := schema.ObjectKey{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName()}
+	if objectFile(k)+".json" != file {
+		return fmt.Errorf("it is of %s %s/%s", kind, k.Namespace, k.Name)
+	}
+	return nil
 }
 
 func (d *disk) loadStatus(uid types.UID) *corev1.PodStatus {

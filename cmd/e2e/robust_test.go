@@ -139,6 +139,10 @@ func (c *cluster) killWhilePushing(pause time.Duration) map[string]int {
 	time.Sleep(pause)
 	c.kill()
 	<-pushed
+	if c.conn != nil { // it would be cut off for as long as it seeks the next daemon
+		c.conn.Close()
+		c.conn = nil
+	}
 	running := c.taskPIDs()
 	c.start()
 	// A push that the crash cut off failed in the pusher's terminal: push again.

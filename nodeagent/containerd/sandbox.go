@@ -203,8 +203,8 @@ func (r *Runtime) sandbox(uid types.UID) (*sandboxRecord, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sandboxRecord{}
-	if err := json.Unmarshal(text, s); err != nil {
+	s, err := decodeSandbox(text, uid)
+	if err != nil {
 		r.log.Warn("a sandbox record is spoilt; the sandbox is made anew", "pod", uid, "err", err)
 		return nil, nil
 	}
@@ -228,6 +228,18 @@ func (r *Runtime) stillWhole(s *sandboxRecord) *sandboxRecord {
 		return nil
 	}
 	return s
+}
+
+// decodeSandbox reads a record, which must be the pod's.
+func decodeSandbox(text []byte, uid types.UID) (*sandboxRecord, error) {
+	s := &sandboxRecord{}
+	if err := json.Unmarshal(text, s); err != nil {
+		return nil, err
+	}
+	if s.UID != uid {
+		return nil, fmt.Errorf("it is of the pod with uid %q", s.UID)
+	}
+	return s, nil
 }
 
 // sandboxes lists the pods that have a directory, whole or not.

@@ -109,18 +109,12 @@ func startedAt(rec record, pid int) time.Time {
 // clockTicks per second in /proc/<pid>/stat; the kernel's ABI fixes it.
 const clockTicks = 100
 
+// maxAge is more than any process has lived.
+const maxAge = 100 * 365 * 24 * time.Hour
+
 // processStart reads when a process began, to 10 ms.
 func processStart(pid int) (time.Time, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return time.Time{}, err
-	}
-	// The name, in parentheses, may hold anything.
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	if len(fields) < 20 {
-		return time.Time{}, fmt.Errorf("process %d: stat has %d fields", pid, len(fields))
-	}
-	ticks, err := strconv.ParseInt(fields[19], 10, 64)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -128,11 +122,33 @@ func processStart(pid int) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	up, _, _ := strings.Cut(string(uptime), " ")
+	age, err := processAge(string(stat), string(uptime))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("process %d: %w", pid, err)
+	}
+	return time.Now().Add(-age), nil
+}
+
+// processAge reads how long ago a process began from its /proc/<pid>/stat and
+// /proc/uptime.
+func processAge(stat, uptime string) (time.Duration, error) {
+	// The name, in parentheses, may hold anything.
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("stat has %d fields", len(fields))
+	}
+	ticks, err := strconv.ParseInt(fields[19], 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	up, _, _ := strings.Cut(uptime, " ")
 	seconds, err := strconv.ParseFloat(up, 64)
 	if err != nil {
-		return time.Time{}, err
+		return 0, err
 	}
-	age := time.Duration(seconds*float64(time.Second)) - time.Duration(ticks)*time.Second/clockTicks
-	return time.Now().Add(-age), nil
+	age := seconds - float64(ticks)/clockTicks
+	if !(age > -1 && age < maxAge.Seconds()) { // nor is it one that is no number
+		return 0, fmt.Errorf("began %s ticks after a start of the machine %s s ago", fields[19], up)
+	}
+	return time.Duration(max(0, age) * float64(time.Second)), nil
 }
