@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"slices"
+	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -112,5 +113,31 @@ func locate(t *rapid.T, n *corev1.Node) {
 		n.Spec.Taints = []corev1.Taint{{Key: "sick", Effect: corev1.TaintEffectNoSchedule}}
 	case 2:
 		n.Spec.Taints = []corev1.Taint{{Key: "slow", Effect: corev1.TaintEffectPreferNoSchedule}}
+	}
+}
+
+// constraintFields are near=APP, apart=APP, spread=APP (each by host name),
+// class=NAME and bears=SECONDS of the taint sick.
+func constraintFields(t *testing.T, spec *corev1.PodSpec, args map[string]string) {
+	term := func(app string) []corev1.PodAffinityTerm {
+		return []corev1.PodAffinityTerm{{LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": app}}, TopologyKey: corev1.LabelHostname}}
+	}
+	if app, ok := args["near"]; ok {
+		spec.Affinity = &corev1.Affinity{PodAffinity: &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: term(app)}}
+	}
+	if app, ok := args["apart"]; ok {
+		spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: term(app)}}
+	}
+	if app, ok := args["spread"]; ok {
+		spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{
+			MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.DoNotSchedule,
+			LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": app}},
+		}}
+	}
+	if class, ok := args["class"]; ok {
+		spec.PriorityClassName = class
+	}
+	if seconds := number(t, args, "bears", nil); seconds != nil {
+		spec.Tolerations = []corev1.Toleration{{Key: "sick", Operator: corev1.TolerationOpExists, TolerationSeconds: ptr.To(int64(*seconds))}}
 	}
 }

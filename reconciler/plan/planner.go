@@ -213,7 +213,8 @@ func (p *Planner) Plan(now time.Time) Result {
 	return p.conclude(looked)
 }
 
-// lookAt looks at one root anew, and says whether it has pods without a node.
+// lookAt looks at one root anew, and says whether that concerns the queue: it
+// has pods without a node, or ends some.
 func (p *Planner) lookAt(k schema.ObjectKey, now time.Time) bool {
 	r := p.roots[k]
 	if r == nil {
@@ -230,7 +231,8 @@ func (p *Planner) lookAt(k schema.ObjectKey, now time.Time) bool {
 	} else {
 		p.timed[k] = r.out.recheck
 	}
-	return len(r.out.queue) > 0
+	ends := slices.ContainsFunc(r.out.first, func(c Change) bool { return c.Assign != nil && c.Assign.Pod.DeletionTimestamp != nil })
+	return len(r.out.queue) > 0 || ends
 }
 
 // conclude gathers what the roots want, and forgets the roots that are done with.

@@ -98,9 +98,10 @@ type story struct {
 
 // do carries out one order:
 //
-//	node n1 cpu=4 memory=8Gi pods=110 [notready] [cordoned] [label.k=v]
+//	node n1 cpu=4 memory=8Gi pods=110 [notready] [cordoned] [label.k=v] [taint=k:Effect]
 //	lose n1                      nothing is known of the node any more
 //	want KIND NAME [key=value …] into Git; KIND is deployment, replicaset, controller or pod
+//	class NAME value=5 [never]   a PriorityClass into Git; never: it ends no others
 //	drop KIND NAME               out of Git
 //	push                         the commit is accepted
 //	tick 10s                     time passes
@@ -126,6 +127,8 @@ func (s *story) do(words []string) string {
 		s.c.loseNode(schema.NodeName(words[1]))
 	case "want":
 		s.want(words[1], words[2], args)
+	case "class":
+		s.class(words[1], args)
 	case "drop":
 		delete(s.c.git, schema.ObjectKey{Kind: kindNamed[words[1]], Namespace: "default", Name: words[2]})
 	case "push":
@@ -235,12 +238,24 @@ func (s *story) node(name string, args map[string]string) {
 			n.Status.Conditions[0].Status = corev1.ConditionFalse
 		}
 		_, n.Spec.Unschedulable = args["cordoned"]
+		if key, effect, ok := strings.Cut(args["taint"], ":"); ok {
+			n.Spec.Taints = []corev1.Taint{{Key: key, Effect: corev1.TaintEffect(effect)}}
+		}
 		for k, v := range args {
 			if l, ok := strings.CutPrefix(k, "label."); ok {
 				n.Labels = map[string]string{l: v}
 			}
 		}
 	})
+}
+
+// class puts a PriorityClass into Git.
+func (s *story) class(name string, args map[string]string) {
+	c := priorityClass(name, *number(s.t, args, "value", nil))
+	if _, never := args["never"]; never {
+		c.PreemptionPolicy = ptr.To(corev1.PreemptNever)
+	}
+	s.c.git[schema.KeyOf(c)] = c
 }
 
 func isLiving(ending bool) bool { return !ending }
@@ -407,6 +422,7 @@ func podFields(t *testing.T, spec *corev1.PodSpec, args map[string]string) {
 	if v, ok := args["on"]; ok {
 		spec.NodeName = v
 	}
+	constraintFields(t, spec, args)
 	if v, ok := args["disk"]; ok {
 		spec.NodeSelector = map[string]string{"disk": v}
 	}
