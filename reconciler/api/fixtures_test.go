@@ -90,7 +90,8 @@ func (d *door) restartPod(_ context.Context, p schema.PodKey, _ types.UID, grace
 	return pod, nil
 }
 
-// validateFixture stands for the checks of a push: replicas below zero are wrong.
+// validateFixture stands for the checks of a push: replicas below zero are wrong,
+// and so is a node that somebody chose.
 func validateFixture(_ context.Context, text []byte) (schema.Object, []schema.Fault, error) {
 	var kind metav1.TypeMeta
 	if err := yaml.Unmarshal(text, &kind); err != nil {
@@ -103,6 +104,9 @@ func validateFixture(_ context.Context, text []byte) (schema.Object, []schema.Fa
 	o := info.New()
 	if err := yaml.UnmarshalStrict(text, o); err != nil {
 		return nil, nil, &schema.Refusal{Faults: []schema.Fault{{File: "x.yaml", Line: 1, Problem: err.Error()}}}
+	}
+	if p, ok := o.(*corev1.Pod); ok && p.Spec.NodeName != "" {
+		return nil, nil, &schema.Refusal{Faults: []schema.Fault{{Field: "spec.nodeName", Problem: "is not supported"}}}
 	}
 	dep, ok := o.(*appsv1.Deployment)
 	if !ok {

@@ -21,7 +21,12 @@ type frames struct {
 	made map[frameKey]*frame
 	ring [256]frameKey // the keys of made, in the order they came
 	next int
+	kept int // bytes of all that are made
 }
+
+// framesBytes bounds what frames keep: objects may be large, and nobody says
+// when the last caller has had its event.
+const framesBytes = 4 << 20
 
 type frameKey struct {
 	kind    watch.EventType
@@ -35,6 +40,7 @@ type frame struct {
 	once sync.Once
 	text []byte
 	err  error
+	size int // as counted in kept; frames.mu guards it
 }
 
 // of returns the frame of a key, and makes it when it is the first to ask.
@@ -45,7 +51,10 @@ func (f *frames) of(k frameKey, make func() ([]byte, error)) ([]byte, error) {
 		made = f.add(k)
 	}
 	f.mu.Unlock()
-	made.once.Do(func() { made.text, made.err = make() })
+	made.once.Do(func() {
+		made.text, made.err = make()
+		f.count(k, made)
+	})
 	return made.text, made.err
 }
 
@@ -53,12 +62,35 @@ func (f *frames) add(k frameKey) *frame {
 	if f.made == nil {
 		f.made = map[frameKey]*frame{}
 	}
-	delete(f.made, f.ring[f.next])
+	f.drop(f.next)
 	f.ring[f.next] = k
 	f.next = (f.next + 1) % len(f.ring)
 	made := new(frame)
 	f.made[k] = made
 	return made
+}
+
+// count counts a frame that was made, and drops the oldest when there is too much.
+func (f *frames) count(k frameKey, made *frame) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.made[k] != made {
+		return // it was dropped meanwhile
+	}
+	made.size = len(made.text)
+	f.kept += made.size
+	for n := 0; f.kept > framesBytes && n < len(f.ring); n++ {
+		f.drop((f.next + n) % len(f.ring))
+	}
+}
+
+// drop empties a place in the ring. f.mu is held.
+func (f *frames) drop(at int) {
+	if made := f.made[f.ring[at]]; made != nil {
+		f.kept -= made.size
+		delete(f.made, f.ring[at])
+	}
+	f.ring[at] = frameKey{}
 }
 
 // tell sends one event.

@@ -134,6 +134,30 @@ func TestExpiredContinueGoesOnWithAFreshToken(t *testing.T) {
 	}
 }
 
+// What a dry run changes of a pod that runs already is judged without the node
+// that was chosen for it, which stands in what the caller has read.
+func TestDryRunOfAPodThatHasItsNode(t *testing.T) {
+	d := newDoor(t).furnish()
+	const pod = "/api/v1/namespaces/default/pods/talk"
+	var p corev1.Pod
+	d.ask("PATCH", pod+"?dryRun=All", `{"metadata":{"labels":{"new":"1"}}}`, "Content-Type: application/merge-patch+json").decode(t, &p)
+	if p.Labels["new"] != "1" || p.Spec.NodeName != "n1" || p.Status.Phase != corev1.PodRunning {
+		t.Errorf("patched: %v on %q, %s", p.Labels, p.Spec.NodeName, p.Status.Phase)
+	}
+	whole := d.ask("GET", pod, "").text
+	if a := d.ask("PUT", pod+"?dryRun=All", whole); a.StatusCode != http.StatusOK {
+		t.Error("put as it was read:", a.status(t))
+	}
+	for what, a := range map[string]answered{
+		"moved": d.ask("PATCH", pod+"?dryRun=All", `{"spec":{"nodeName":"n2"}}`, "Content-Type: application/merge-patch+json"),
+		"made":  d.ask("POST", "/api/v1/namespaces/default/pods?dryRun=All", `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x"},"spec":{"nodeName":"n1"}}`),
+	} {
+		if s := a.status(t); !strings.Contains(s, "spec.nodeName: is not supported") {
+			t.Error(what, s)
+		}
+	}
+}
+
 func TestFailuresSpeakAsKubernetes(t *testing.T) {
 	d := newDoor(t).furnish()
 	git := " in http://127.0.0.1:7420/git/cluster.git (branch main) and push"

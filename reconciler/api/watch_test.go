@@ -17,6 +17,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/pawl-project/pawl/reconciler/access"
 	"github.com/pawl-project/pawl/reconciler/api/cache"
@@ -304,4 +305,36 @@ func TestWatchedSecretsAreOpenedAndNotKept(t *testing.T) {
 		cancel()
 		<-w.ended
 	})
+}
+
+// What is kept of events for further watchers is bounded, however large they are.
+func TestKeptFramesAreBounded(t *testing.T) {
+	const large = 1 << 20
+	var f frames
+	made := 0
+	of := func(i *cache.Item) {
+		text, err := f.of(frameKey{kind: watch.Modified, item: i}, func() ([]byte, error) { made++; return make([]byte, large), nil })
+		if err != nil || len(text) != large {
+			t.Fatal(len(text), err)
+		}
+	}
+	items := make([]*cache.Item, 300)
+	for n := range items {
+		items[n] = new(cache.Item)
+		of(items[n])
+	}
+	of(items[len(items)-1])
+	if made != len(items) {
+		t.Errorf("the newest was made %d times too often", made-len(items))
+	}
+	held := 0
+	for _, x := range f.made {
+		held += len(x.text)
+	}
+	if held > framesBytes || held != f.kept {
+		t.Errorf("%d bytes are held and %d are counted, the most there may be is %d", held, f.kept, framesBytes)
+	}
+	if of(items[0]); made != len(items)+1 {
+		t.Error("the oldest was kept")
+	}
 }

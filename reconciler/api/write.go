@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -209,6 +210,10 @@ func (q *request) fitsNew(o *unstructured.Unstructured) error {
 func (q *request) validated(w wanted) (schema.Object, error) {
 	manifest := w.object.DeepCopy()
 	onlyWishes(manifest)
+	node := nodeOf(w.was)
+	if at, _, _ := unstructured.NestedString(manifest.Object, "spec", "nodeName"); node != "" && at == node { //nolint:errcheck // what is no text is refused below
+		unstructured.RemoveNestedField(manifest.Object, "spec", "nodeName")
+	}
 	text, err := json.Marshal(manifest.Object)
 	if err != nil {
 		return nil, err
@@ -224,6 +229,14 @@ func (q *request) validated(w wanted) (schema.Object, error) {
 	o.GetObjectKind().SetGroupVersionKind(q.res.gvk)
 	q.known(o, w.was)
 	return o, nil
+}
+
+// nodeOf is where a pod was placed, which no manifest says; "" for anything else.
+func nodeOf(o schema.Object) string {
+	if p, ok := o.(*corev1.Pod); ok {
+		return p.Spec.NodeName
+	}
+	return ""
 }
 
 // onlyWishes takes from an object what no manifest says.
@@ -263,6 +276,9 @@ func (q *request) known(o, was schema.Object) {
 		o.SetGeneration(was.GetGeneration())
 		o.SetOwnerReferences(was.GetOwnerReferences())
 		copyStatus(o, was)
+		if p, ok := o.(*corev1.Pod); ok {
+			p.Spec.NodeName = nodeOf(was)
+		}
 		for k, v := range was.GetAnnotations() {
 			if !ours(k) {
 				continue
