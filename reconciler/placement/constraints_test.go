@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -205,7 +206,9 @@ func TestTheLeastImportantPodsMakeRoom(t *testing.T) {
 			}
 			got := fmt.Sprintf("%s %v", room.Node, names)
 			if !ok {
-				got = "preemption: " + err.(*Unfit).Preemption
+				u := new(Unfit)
+				errors.As(err, &u)
+				got = "preemption: " + u.Preemption
 			}
 			if got != c.want {
 				t.Errorf("got  %s\nwant %s", got, c.want)
