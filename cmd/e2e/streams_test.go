@@ -127,6 +127,10 @@ func TestStreams(t *testing.T) {
 			t.Errorf("%s: %v: %s", name, err, out)
 		}
 	}
+	c.eventually(60*time.Second, "the pod's server serves", func() error {
+		_, err := c.pawl("exec", "reader", "-c", "web", "--", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/index.html")
+		return err
+	})
 	for name, argv := range c.both("port-forward", "reader", ":8080", ":81") {
 		t.Run(name, func(t *testing.T) { c.forwards(t, argv) })
 	}

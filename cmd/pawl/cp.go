@@ -137,7 +137,7 @@ func (x *copying) ask(ctx context.Context, method string, p place, q url.Values,
 		return nil, err
 	}
 	if q.Get("container") == "" {
-		name, err := x.defaultContainer(ctx, p)
+		name, err := defaultContainer(ctx, client, config.Host, p)
 		if err != nil {
 			return nil, err
 		}
@@ -182,12 +182,25 @@ func refusal(r *http.Response) error {
 }
 
 // defaultContainer is chosen as exec does.
-func (x *copying) defaultContainer(ctx context.Context, p place) (string, error) {
-	client, err := x.restClient()
+func defaultContainer(ctx context.Context, client *http.Client, host string, p place) (string, error) {
+	u, err := url.JoinPath(host, "api/v1/namespaces", p.namespace, "pods", p.pod)
 	if err != nil {
 		return "", err
 	}
-	text, err := client.Get().AbsPath("/api/v1/namespaces", p.namespace, "pods", p.pod).SetHeader("Accept", "application/json").DoRaw(ctx)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u, http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	r.Header.Set("Accept", "application/json")
+	response, err := client.Do(r)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return "", refusal(response)
+	}
+	text, err := io.ReadAll(response.Body)
 	if err != nil {
 		return "", err
 	}
