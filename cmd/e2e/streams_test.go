@@ -225,7 +225,7 @@ func TestCopy(t *testing.T) {
 	}
 	must := func(args ...string) string {
 		t.Helper()
-		out, err := c.pawl(args...)
+		out, err := c.command(3*time.Minute, "", pawlBin, args...)
 		if err != nil {
 			t.Fatalf("pawl %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
