@@ -20,7 +20,7 @@ func FuzzDiskRecords(f *testing.F) {
 	f.Add([]byte(`null`), []byte(`null`), []byte(`null`))
 	f.Add([]byte(`{"pod":{"metadata":{"uid":"../u1"}}}`), []byte(`[`), []byte(`{"metadata":{"name":"m"},"binaryData":{"a":"!"}}`))
 	f.Fuzz(func(t *testing.T, pod, status, object []byte) {
-		dir := t.TempDir()
+		dir := memoryDir(t)
 		d, err := openDisk(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -62,7 +62,7 @@ func FuzzDiskNames(f *testing.F) {
 	f.Add("../u1", "..", "../../x")
 	f.Add("", "", "")
 	f.Fuzz(func(t *testing.T, uid, namespace, name string) {
-		dir := t.TempDir()
+		dir := memoryDir(t)
 		d, err := openDisk(filepath.Join(dir, "agent"))
 		if err != nil {
 			t.Fatal(err)
@@ -86,4 +86,19 @@ func count(there bool) int {
 		return 1
 	}
 	return 0
+}
+
+// memoryDir is on no disk, whose syncs would be all that is tested.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "pawl-fuzz-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }

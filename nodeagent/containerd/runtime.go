@@ -79,6 +79,7 @@ type Runtime struct {
 	logs    map[string]*containerLog      // by container id: the readers of its output
 	ids     map[types.UID]map[string]bool // container ids of a pod
 	execs   map[string]bool               // commands of this run, by exec id
+	cutOff  map[string]cutOff             // by container id: starts that were cut off, and cleared away
 }
 
 // podState is what is kept in memory of a pod, so that a look at it does not
@@ -131,7 +132,7 @@ func New(o Options) (*Runtime, error) {
 	r := &Runtime{
 		opts: o, client: c, log: o.Logger, limits: limits,
 		records: map[string]*record{}, pods: map[types.UID]*podState{},
-		logs: map[string]*containerLog{}, ids: map[types.UID]map[string]bool{},
+		logs: map[string]*containerLog{}, ids: map[types.UID]map[string]bool{}, cutOff: map[string]cutOff{},
 	}
 	r.life, r.end = context.WithCancel(context.Background())
 	r.images = newImageStore(c, o)

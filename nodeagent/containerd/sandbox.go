@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -301,6 +302,7 @@ func (r *Runtime) removeSandbox(ctx context.Context, uid types.UID) error {
 	}
 	r.mu.Lock()
 	delete(r.pods, uid)
+	maps.DeleteFunc(r.cutOff, func(_ string, c cutOff) bool { return c.uid == uid })
 	r.mu.Unlock()
 	// The address is free for others once its namespace is gone.
 	if err := r.clearSandbox(r.podDir(uid)); err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/typeurl/v2"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pawl-project/pawl/nodeagent"
 	"github.com/pawl-project/pawl/nodeagent/pod"
@@ -57,7 +58,6 @@ func (r *Runtime) Start(ctx context.Context, q nodeagent.StartRequest) (pod.Cont
 
 func (r *Runtime) start(ctx context.Context, q nodeagent.StartRequest) (pod.Container, error) {
 	id := r.containerID(q.Pod.UID, q.Container.Name, q.Attempt)
-	cutOff := false
 	if rec, ok, err := r.record(ctx, id); err != nil {
 		return pod.Container{}, err
 	} else if ok {
@@ -68,7 +68,6 @@ func (r *Runtime) start(ctx context.Context, q nodeagent.StartRequest) (pod.Cont
 		if err := r.remove(ctx, rec, true); err != nil { // a start that was cut off
 			return pod.Container{}, err
 		}
-		cutOff = true
 	}
 	sandbox, err := r.sandbox(q.Pod.UID)
 	if err != nil {
@@ -86,13 +85,29 @@ func (r *Runtime) start(ctx context.Context, q nodeagent.StartRequest) (pod.Cont
 		return pod.Container{}, r.undo(id, rec, err)
 	}
 	c, err := r.run(ctx, rec, mounts)
-	if cutOff && err == nil && c.StartError != "" {
-		// containerd may still have been clearing away what was cut off, in the
-		// very folder in which runc then found something missing. A fault of the
-		// manifest's shows again.
+	if err == nil && c.StartError != "" && r.wasCutOff(id) {
 		return pod.Container{}, r.undo(id, rec, fmt.Errorf("after a start that was cut off: %s: %w", c.StartError, schema.ErrUnavailable))
 	}
 	return c, err
+}
+
+// A cutOff is a start that was cut off, by the agent's death say.
+type cutOff struct {
+	uid types.UID
+	at  time.Time // of its clearing away
+}
+
+// cutOffWithin is how long containerd may go on clearing away a start that was
+// cut off. It does so in the folders in which the same container is started
+// again, so that runc finds something missing: no fault of the manifest's, which
+// would show again.
+const cutOffWithin = 15 * time.Second
+
+func (r *Runtime) wasCutOff(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, ok := r.cutOff[id]
+	return ok && time.Since(c.at) < cutOffWithin
 }
 
 // undo removes what a start left that failed for a reason time may heal.

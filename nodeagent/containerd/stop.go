@@ -153,6 +153,7 @@ func (r *Runtime) Remove(ctx context.Context, id string, withLog bool) error {
 // remove takes a container apart in the order in which it was put together,
 // backwards: whatever cuts it off, the record is there until the rest is gone.
 func (r *Runtime) remove(ctx context.Context, rec record, withLog bool) error {
+	began := rec.StartError != "" || started(rec) // its log, which is removed here, tells
 	if err := r.deleteTask(ctx, rec.ID); err != nil {
 		return err
 	}
@@ -179,6 +180,9 @@ func (r *Runtime) remove(ctx context.Context, rec record, withLog bool) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !began {
+		r.cutOff[rec.ID] = cutOff{rec.uid, time.Now()}
+	}
 	r.drop(rec.ID)
 	return nil
 }
