@@ -30,7 +30,7 @@ const (
 	linksMost = 10_000
 )
 
-// ErrDeep: there are directories deeper than is looked.
+// ErrDeep says that there are directories deeper than is looked.
 var ErrDeep = errors.New("directories are nested too deeply to be measured")
 
 // Usage is what was found.
