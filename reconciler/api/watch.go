@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -23,6 +24,8 @@ const (
 	// watchAtLeast is how long a watch lasts whose caller does not say: so long,
 	// and up to as long again, so that not all callers come back at once.
 	watchAtLeast = 30 * time.Minute
+	// longestWatch is what a time.Duration holds, in seconds.
+	longestWatch = int64(math.MaxInt64 / time.Second)
 )
 
 // watch answers with events until the caller goes, its time is up, it is too far
@@ -67,7 +70,7 @@ func (q *request) watch() {
 // watchFor is how long a watch lasts.
 func watchFor(seconds *int64) time.Duration {
 	if seconds != nil && *seconds > 0 {
-		return time.Duration(*seconds) * time.Second
+		return time.Duration(min(*seconds, longestWatch)) * time.Second
 	}
 	return watchAtLeast + rand.N(watchAtLeast)
 }

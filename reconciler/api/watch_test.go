@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -336,5 +337,13 @@ func TestKeptFramesAreBounded(t *testing.T) {
 	}
 	if of(items[0]); made != len(items)+1 {
 		t.Error("the oldest was kept")
+	}
+}
+
+func TestAWatchOfTheLongestTimeDoesNotEndAtOnce(t *testing.T) {
+	for _, seconds := range []int64{1, math.MaxInt64/int64(time.Second) + 1, math.MaxInt64} {
+		if d := watchFor(&seconds); d < time.Second {
+			t.Errorf("%d s: %s", seconds, d)
+		}
 	}
 }
