@@ -44,12 +44,13 @@ func (c *cluster) asBefore(before map[string]int) {
 	var after map[string]int
 	c.eventually(60*time.Second, "as many of everything as before", func() error {
 		after = c.counts()
+		var faults []error
 		for what, n := range before {
 			if slack := allowed[what]; after[what] > n+slack || after[what] < n-slack-lingering[what] {
-				return fmt.Errorf("%s: %d, before %d", what, after[what], n)
+				faults = append(faults, fmt.Errorf("%s: %d, before %d", what, after[what], n))
 			}
 		}
-		return nil
+		return errors.Join(faults...)
 	})
 	c.t.Logf("before and after: %v, %v", before, after)
 }
@@ -73,8 +74,9 @@ func setting(t testing.TB, name string, otherwise int) int {
 var allowed = map[string]int{"goroutines": 5}
 
 // lingering is by how much the first count may have been too high: the kernel
-// frees a pod's link a while after its namespace.
-var lingering = map[string]int{"links": 2}
+// frees a pod's link a while after its namespace, and pools of goroutines that
+// were busy shrink in their own time.
+var lingering = map[string]int{"links": 2, "goroutines": 1000}
 
 // settledCounts counts until two counts are the same.
 func (c *cluster) settledCounts() map[string]int {

@@ -5,13 +5,13 @@ import (
 	"encoding/json"
 	"math"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/containers"
 	coreevents "github.com/containerd/containerd/v2/core/events"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/anypb"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -74,19 +74,19 @@ func FuzzLog(f *testing.F) {
 	f.Add([]byte("spoilt\n\n\n2026-11-21T15:00:00Z stdout F\n2026-11-21T15:00:00Z stdout X x"), int64(3))
 	f.Add(bytes.Repeat([]byte("2026-11-21T15:00:00Z stdout P x\n"), 100), int64(math.MaxInt64))
 	f.Fuzz(func(t *testing.T, text []byte, last int64) {
-		path := filepath.Join(t.TempDir(), "0.log")
-		if err := os.WriteFile(path, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
 		whole := shown(t, text)
 		if len(whole) > len(text) {
 			t.Errorf("%d bytes are shown as %d", len(text), len(whole))
 		}
-		file, err := os.Open(path)
+		fd, err := unix.MemfdCreate("log", unix.MFD_CLOEXEC)
 		if err != nil {
 			t.Fatal(err)
 		}
+		file := os.NewFile(uintptr(fd), "log")
 		defer file.Close()
+		if _, err := file.Write(text); err != nil {
+			t.Fatal(err)
+		}
 		finder := tailFinder{want: max(last, 0)}
 		start, found, err := finder.search(file, int64(len(text)))
 		if err != nil || start < 0 || start > int64(len(text)) {
