@@ -82,9 +82,6 @@ func probeHTTP(ctx context.Context, t probeTarget, a *corev1.HTTPGetAction) erro
 	client := http.Client{Transport: probeTransport(), CheckRedirect: sameHost}
 	resp, err := client.Do(r)
 	if err != nil {
-		if u := new(url.Error); errors.As(err, &u) && errors.Is(u.Err, errElsewhere) {
-			return nil // it answers, and says where else to look
-		}
 		return err
 	}
 	defer resp.Body.Close()
@@ -95,7 +92,21 @@ func probeHTTP(ctx context.Context, t probeTarget, a *corev1.HTTPGetAction) erro
 	if resp.StatusCode < 200 || resp.StatusCode >= 400 {
 		return fmt.Errorf("HTTP probe failed with statuscode: %d%s", resp.StatusCode, excerpt(body))
 	}
+	if resp.StatusCode >= 300 {
+		return probeWarning("Probe terminated redirects, Response body: " + string(body))
+	}
 	return nil
+}
+
+// A probeWarning is a success that is worth an Event.
+type probeWarning string
+
+func (w probeWarning) Error() string { return string(w) }
+
+// undecided says whether a probe could not be asked at all, which tells nothing
+// of the container: its runtime is away, a port has no such name.
+func undecided(err error) bool {
+	return errors.Is(err, schema.ErrUnavailable) || errors.Is(err, schema.ErrRefused) || errors.Is(err, schema.ErrNotFound)
 }
 
 // probeTransport makes one connection for one probe, so that a probe says
@@ -124,12 +135,10 @@ func hookHTTP(ctx context.Context, t probeTarget, a *corev1.HTTPGetAction) error
 	return errors.Join(err, resp.Body.Close())
 }
 
-// errElsewhere: a redirect to another host, which is not followed.
-var errElsewhere = errors.New("redirect to another host")
-
+// sameHost follows redirects on the same host only; one elsewhere is the answer.
 func sameHost(r *http.Request, via []*http.Request) error {
 	if r.URL.Hostname() != via[0].URL.Hostname() {
-		return errElsewhere
+		return http.ErrUseLastResponse
 	}
 	if len(via) >= 10 {
 		return errors.New("stopped after 10 redirects")
@@ -163,7 +172,7 @@ func (t probeTarget) request(ctx context.Context, a *corev1.HTTPGetAction) (*htt
 	if err != nil {
 		return nil, err
 	}
-	r.Header.Set("User-Agent", "pawl-probe")
+	r.Header.Set("User-Agent", "kube-probe/1.36 pawl")
 	r.Header.Set("Accept", "*/*")
 	for _, h := range a.HTTPHeaders {
 		if strings.EqualFold(h.Name, "Host") {

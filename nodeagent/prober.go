@@ -2,6 +2,7 @@ package nodeagent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -124,23 +125,38 @@ func (r *probeRun) run(ctx context.Context, startedAt time.Time) {
 			return
 		case <-t.C:
 		}
+		asked := time.Now()
 		err := r.once(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		r.tell(err)
-		t.Reset(period)
+		t.Reset(max(0, period-time.Since(asked)))
 	}
 }
 
 func (r *probeRun) once(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, seconds(r.probe.TimeoutSeconds, 1))
 	defer cancel()
-	return r.w.a.probe(ctx, r.target, r.probe)
+	err := r.w.a.probe(ctx, r.target, r.probe)
+	if err != nil && undecided(err) && ctx.Err() != nil {
+		// What takes too long has failed, whatever held it up.
+		return fmt.Errorf("timed out after %v: %s", seconds(r.probe.TimeoutSeconds, 1), err.Error())
+	}
+	return err
 }
 
 // tell counts a result and posts a verdict when its threshold is reached.
 func (r *probeRun) tell(err error) {
+	warning := probeWarning("")
+	switch {
+	case errors.As(err, &warning):
+		r.w.warn(r.target.container.Name, "ProbeWarning", fmt.Sprintf("%s probe warning: %s", r.key.kind, warning))
+		err = nil
+	case err != nil && undecided(err):
+		r.w.warn(r.target.container.Name, "Unhealthy", fmt.Sprintf("%s probe errored and resulted in unknown state: %v", r.key.kind, err))
+		return
+	}
 	if err != nil {
 		r.w.warn(r.target.container.Name, "Unhealthy", fmt.Sprintf("%s probe failed: %v", r.key.kind, err))
 	}

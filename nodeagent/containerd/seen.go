@@ -121,10 +121,11 @@ func (r *Runtime) state(ctx context.Context, rec record) (pod.Container, error) 
 	case task.Status_CREATED:
 		c.State = pod.ContainerCreated
 	case task.Status_UNKNOWN: // its shim is gone, or only slow
-		if !alive(int(p.Pid), rec.ID) {
+		pid := r.unknownPID(rec, int(p.Pid))
+		if pid == 0 {
 			return r.lost(rec), nil
 		}
-		c.State, c.StartedAt = pod.ContainerRunning, startedAt(rec, int(p.Pid))
+		c.State, c.StartedAt = pod.ContainerRunning, startedAt(rec, pid)
 	case task.Status_STOPPED:
 		e := exitOf(p)
 		e.oom = r.oomKilled(rec, e.code)
