@@ -77,7 +77,7 @@ func TestProbes(t *testing.T) {
 		"https":         {get("/ok?deep=1", intstr.FromInt32(int32(secure)), corev1.URISchemeHTTPS), ""},
 		"500s":          {get("/bad", intstr.FromInt32(int32(port)), ""), "statuscode: 503: no database"},
 		"redirect":      {get("/moved", intstr.FromInt32(int32(port)), ""), "statuscode: 503"},
-		"elsewhere":     {get("/away", intstr.FromInt32(int32(port)), ""), ""},
+		"elsewhere":     {get("/away", intstr.FromInt32(int32(port)), ""), "Probe terminated redirects"},
 		"slow":          {get("/slow", intstr.FromInt32(int32(port)), ""), "deadline exceeded"},
 		"no such port":  {get("/ok", intstr.FromString("admin"), ""), `no port named "admin"`},
 		"nobody":        {get("/ok", intstr.FromInt32(int32(nobody)), ""), "refused"},
