@@ -62,13 +62,16 @@ type lineFilter struct {
 	inside bool // of a line
 }
 
+// longAgo is more seconds than any log is old, and no more than a Duration holds.
+const longAgo = 1 << 32
+
 func filterOf(o *corev1.PodLogOptions, now time.Time) lineFilter {
 	f := lineFilter{timestamps: o.Timestamps, stdout: true, stderr: true, left: -1}
 	switch {
 	case o.SinceTime != nil:
 		f.since = o.SinceTime.Time
 	case o.SinceSeconds != nil:
-		f.since = now.Add(-time.Duration(*o.SinceSeconds) * time.Second)
+		f.since = now.Add(-time.Duration(min(*o.SinceSeconds, longAgo)) * time.Second)
 	}
 	if !f.since.IsZero() {
 		f.sinceStamp = f.since.UTC().AppendFormat(nil, timeFormat)

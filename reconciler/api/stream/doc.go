@@ -1,5 +1,6 @@
-// Package stream serves the two endless answers of the Kubernetes API: a pod's
-// log and a command that runs in a container. It stands between a client
+// Package stream serves the endless answers of the Kubernetes API: a pod's log,
+// a command in a container or its main process, connections with its ports, and
+// copies of its files. It stands between a client
 // (chunked text, WebSocket or SPDY, as kubectl speaks them) and a stream to the
 // pod's node, and hands bytes on in both directions.
 //

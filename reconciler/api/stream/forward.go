@@ -28,7 +28,8 @@ const (
 	forwardMade = 30 * time.Second
 	// forwardIdle ends a session in which nothing flows.
 	forwardIdle = 4 * time.Hour
-	// forwardMost is how many connections one session may have at a time.
+	// forwardMost is how many connections of one session may wait for their other
+	// half at a time; those that have it count as streams.
 	forwardMost = 256
 )
 
@@ -75,8 +76,6 @@ type forwarding struct {
 
 	pairs map[string]*forwardPair // by request; owned by run
 	open  sync.WaitGroup
-	mu    sync.Mutex
-	count int // of connections
 }
 
 // A forwardPair is what the client makes for one connection.

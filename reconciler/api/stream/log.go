@@ -24,7 +24,7 @@ const (
 
 // Log answers GET pods/{name}/log.
 func (s *Streams) Log(w http.ResponseWriter, r *http.Request, k schema.PodKey) {
-	leave, err := s.enter(&s.logs)
+	leave, err := s.enterLog(r)
 	if err != nil {
 		s.refused(w, r, err)
 		return

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/pawl-project/pawl/reconciler/access"
 	"github.com/pawl-project/pawl/schema"
 	"github.com/pawl-project/pawl/schema/kv"
 )
@@ -238,6 +239,30 @@ func TestTooManyStreams(t *testing.T) {
 	eventually(t, "the streams have ended", func() bool { return g.streams.Counts().LogsOpen == 0 })
 	if c := g.streams.Counts(); c.LogsTotal != 2 || c.LogsRefused != 1 {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestViewersShareOfStreams: viewers who hold all the logs they may leave room
+// for others.
+func TestViewersShareOfStreams(t *testing.T) {
+	g := newRig(t, func(_ kv.StreamRequest, n nodeSide) error {
+		<-n.ctx.Done()
+		return nil
+	})
+	g.streams.o.Most, g.user = 2*viewersShare, access.User{Name: "eve", Role: access.View}
+	ctx, cancel := context.WithCancel(t.Context())
+	for range 2 {
+		g.get(ctx, "follow=true")
+	}
+	if s := status(t, g.get(t.Context(), "follow=true")); s.Code != 429 {
+		t.Errorf("%+v", s)
+	}
+	g.user.Role = access.Admin
+	g.get(ctx, "follow=true")
+	cancel()
+	eventually(t, "the streams have ended", func() bool { return g.streams.Counts().LogsOpen == 0 })
+	if n := g.streams.viewed.Load(); n != 0 {
+		t.Errorf("%d logs of viewers are still counted", n)
 	}
 }
 

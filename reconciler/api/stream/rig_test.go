@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/transport/spdy"
 
+	"github.com/pawl-project/pawl/reconciler/access"
 	"github.com/pawl-project/pawl/schema"
 	"github.com/pawl-project/pawl/schema/kv"
 )
@@ -154,11 +155,12 @@ type rig struct {
 	streams *Streams
 	server  *httptest.Server
 	base    context.Context // of requests; nil: one that does not end
+	user    access.User     // who asks
 }
 
 func newRig(t testing.TB, handle func(r kv.StreamRequest, n nodeSide) error) *rig {
 	t.Helper()
-	g := &rig{t: t, node: &fakeNode{handle: handle}}
+	g := &rig{t: t, node: &fakeNode{handle: handle}, user: access.User{Name: "ada", Role: access.Admin}}
 	g.pod = &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", UID: types.UID("u1")},
 		Spec:       corev1.PodSpec{NodeName: "n1", Containers: []corev1.Container{{Name: "main"}}},
@@ -188,6 +190,7 @@ func (g *rig) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer context.AfterFunc(g.base, cancel)()
 		r = r.WithContext(ctx)
 	}
+	r = r.WithContext(access.WithUser(r.Context(), g.user))
 	parts := strings.Split(r.URL.Path, "/") // /api/v1/namespaces/N/pods/P/S
 	k := schema.PodKey{Namespace: parts[4], Name: parts[6]}
 	if parts[7] == "log" {

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/pawl-project/pawl/reconciler/access"
 	"github.com/pawl-project/pawl/schema"
 	"github.com/pawl-project/pawl/schema/kv"
 )
@@ -17,6 +18,10 @@ import (
 // defaultMost is how many streams are open at a time when Options say nothing.
 // Each may cost a window of schema/kv in both directions.
 const defaultMost = 500
+
+// viewersShare is the part of the streams that viewers may have together: one
+// in so many. It leaves room on a single node too, which takes 256.
+const viewersShare = 4
 
 // A Dialer opens streams to nodes.
 type Dialer interface {
@@ -72,6 +77,7 @@ type Streams struct {
 	forwarded counter // their connections
 	archives  counter
 	all       atomic.Int64
+	viewed    atomic.Int64 // logs that viewers have open
 }
 
 // A counter is what is told of one sort of streams.
@@ -114,6 +120,23 @@ func (s *Streams) enter(c *counter) (leave func(), err error) {
 	c.total.Add(1)
 	c.open.Add(1)
 	return func() { c.open.Add(-1); s.all.Add(-1) }, nil
+}
+
+// enterLog is enter for a log. A reader that reads nothing may do so for as long
+// as it likes, as one who pages through a log does; so that viewers, who may read
+// logs and nothing else here, cannot keep out who may do more, they have a share.
+func (s *Streams) enterLog(r *http.Request) (func(), error) {
+	leave, err := s.enter(&s.logs)
+	if user, ok := access.UserFrom(r.Context()); err != nil || !ok || user.Role == access.Admin {
+		return leave, err
+	}
+	if s.viewed.Add(1) > int64(max(1, s.o.Most/viewersShare)) {
+		s.viewed.Add(-1)
+		leave()
+		s.logs.refused.Add(1)
+		return nil, apierrors.NewTooManyRequests("too many logs are open, try again when some have ended", 1)
+	}
+	return func() { s.viewed.Add(-1); leave() }, nil
 }
 
 // pod looks the pod up and chooses the container.
