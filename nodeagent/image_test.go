@@ -145,7 +145,7 @@ func TestFullImageDiskIsTold(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 		state = nodeagent.ImageCollection{Capacity: 1000, Used: 100, High: 85}
-		r.after(3 * time.Minute)
+		r.after(9 * time.Minute) // a collection, and the time there must be room for
 		if c := r.diskCondition(); c.Status != corev1.ConditionFalse {
 			t.Errorf("%+v", c)
 		}

@@ -134,7 +134,7 @@ func TestHostPort(t *testing.T) {
 	c.eventually(20*time.Second, "the second pod waits and says why", func() error {
 		out, err := c.pawl("get", "pod", "two", "-o", "json")
 		if !strings.Contains(out, "node(s) didn't have free ports for the requested pod ports") || !strings.Contains(out, `"phase": "`+string(corev1.PodPending)) {
-			return fmt.Errorf("%v:\n%s", err, out)
+			return fmt.Errorf("error %w:\n%s", err, out)
 		}
 		return nil
 	})

@@ -82,7 +82,7 @@ func TestTop(t *testing.T) {
 	c.push(map[string]string{"burn.yaml": ""})
 	c.eventually(60*time.Second, "the pod is gone", func() error {
 		if out, err := c.kubectl("top", "pod", "burn"); err == nil || !strings.Contains(out, `podmetrics.metrics.k8s.io "default/burn" not found`) {
-			return fmt.Errorf("%v: %s", err, out)
+			return fmt.Errorf("error %w: %s", err, out)
 		}
 		return nil
 	})
@@ -149,7 +149,7 @@ func TestEviction(t *testing.T) {
 		c.eventually(90*time.Second, name+" is evicted", func() error {
 			out, err := c.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase} {.status.reason} {.status.message}")
 			if err != nil || out != want {
-				return fmt.Errorf("%v: %s", err, out)
+				return fmt.Errorf("error %w: %s", err, out)
 			}
 			return nil
 		})
@@ -168,7 +168,7 @@ func TestEviction(t *testing.T) {
 	c.eventually(30*time.Second, "the volume is gone", func() error {
 		for _, dir := range []string{filepath.Join(c.data, "volumes", uid), filepath.Join(c.run, "pods", uid)} {
 			if _, err := os.Stat(dir); !os.IsNotExist(err) {
-				return fmt.Errorf("%s is there: %v", dir, err)
+				return fmt.Errorf("%s is there: %w", dir, err)
 			}
 		}
 		return nil
@@ -177,11 +177,11 @@ func TestEviction(t *testing.T) {
 	c.eventually(90*time.Second, "the deployment's pod is replaced", func() error {
 		out, err := c.kubectl("get", "events", "--field-selector", "reason=Evicted", "-o", "jsonpath={.items[*].involvedObject.name}")
 		if err != nil || !strings.Contains(out, "web-") {
-			return fmt.Errorf("%v: %s", err, out)
+			return fmt.Errorf("error %w: %s", err, out)
 		}
 		names, err := c.kubectl("get", "pods", "-l", "app=web", "--field-selector", "status.phase=Running", "-o", "jsonpath={.items[*].metadata.name}")
 		if err != nil || names == "" || strings.Contains(out, names) {
-			return fmt.Errorf("%v: evicted %s, there is %q", err, out, names)
+			return fmt.Errorf("error %w: evicted %s, there is %q", err, out, names)
 		}
 		return nil
 	})

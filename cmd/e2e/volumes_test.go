@@ -231,7 +231,7 @@ spec:
 			return nil
 		}
 		if string(text) != want || want == "" {
-			return fmt.Errorf("%s is %q, want %q (%v)", path, text, want, err)
+			return fmt.Errorf("%s is %q, want %q (error %w)", path, text, want, err)
 		}
 		return nil
 	}

@@ -35,7 +35,7 @@ func newPortForward(f cmdutil.Factory, s genericiooptions.IOStreams) *cobra.Comm
 		o.PortForwarder = forwarder{s}
 		cmdutil.CheckErr(o.Complete(f, cmd, args))
 		cmdutil.CheckErr(o.Validate())
-		cmdutil.CheckErr(o.RunPortForward())
+		cmdutil.CheckErr(o.RunPortForwardContext(cmd.Context()))
 	}
 	return cmd
 }
