@@ -33,6 +33,7 @@ func (c *cluster) killContainerd(times int) {
 // while they stop: all come and all go soon after the last kill, and none waits
 // for a back-off that it took on meanwhile.
 func TestContainerdKilledAgainAndAgain(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.push(map[string]string{"steady.yaml": sleepers("steady", 2)})
 	steady := c.running("steady-", 2, 60*time.Second)

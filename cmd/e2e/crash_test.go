@@ -62,6 +62,7 @@ func sameContainers(before, after map[string]corev1.Pod) error {
 // stops. After each new start the cluster reaches what Git says, and containers
 // that Git says nothing new of keep their processes.
 func TestKilledDaemon(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.push(map[string]string{"steady.yaml": sleepers("steady", 3)})
 	steady := c.running("steady-", 3, 60*time.Second)
@@ -97,6 +98,7 @@ func TestKilledDaemon(t *testing.T) {
 // TestKilledContainerd kills containerd: containers keep their processes, and
 // the next push is carried out by the one that is started in its place.
 func TestKilledContainerd(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.push(map[string]string{"a.yaml": sleepers("a", 3)})
 	before := c.running("a-", 3, 60*time.Second)
@@ -121,6 +123,7 @@ func TestKilledContainerd(t *testing.T) {
 // TestLostStore wipes JetStream's directory under 20 running pods: the store is
 // rebuilt from Git and from what the node says, and no container restarts.
 func TestLostStore(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.push(map[string]string{"a.yaml": sleepers("a", 20)})
 	before := c.running("a-", 20, 120*time.Second)

@@ -45,6 +45,7 @@ func exitCode(err error) int {
 const talker = `echo out one; echo err one >&2; echo out two; i=0; trap 'exit 0' TERM; while :; do i=$((i+1)); echo tick $i; sleep 1; done`
 
 func TestFrontDoorReads(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.push(map[string]string{
 		"web.yaml":  sleepers("web", 2),
@@ -119,6 +120,7 @@ func TestFrontDoorReads(t *testing.T) {
 
 // TestFrontDoorRefusesStrangers asks every path without a credential.
 func TestFrontDoorRefusesStrangers(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	for _, path := range []string{"/api", "/apis", "/api/v1/pods", "/api/v1/namespaces/default/secrets", "/openapi/v3", "/version", "/metrics", "/debug/pprof/", "/nosuch", "/git/cluster.git/info/refs?service=git-upload-pack"} {
 		response, err := http.Get("http://" + c.http + path)
@@ -139,6 +141,7 @@ func TestFrontDoorRefusesStrangers(t *testing.T) {
 // TestExecStreams runs commands with input, with a terminal, many at once, and
 // kills a client in the middle: its process goes with it.
 func TestExecStreams(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.push(map[string]string{"talk.yaml": barePod("talk", talker, "")})
 	c.running("talk", 1, 60*time.Second)
@@ -221,6 +224,7 @@ func (c *cluster) sleeps(seconds int, want bool) error {
 
 // TestLogsFollow follows a container's output over its restart's end.
 func TestLogsFollow(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.push(map[string]string{"count.yaml": barePod("count", `for i in 1 2 3 4 5; do echo line $i; sleep 0.3; done`, "  restartPolicy: Never")})
 	c.eventually(30*time.Second, "the container was started", func() error {
@@ -247,6 +251,7 @@ func TestLogsFollow(t *testing.T) {
 
 // TestDeletePod restarts a managed pod and a bare one.
 func TestDeletePod(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.push(map[string]string{"web.yaml": sleepers("web", 1), "apps/bare.yaml": barePod("bare", "trap 'exit 0' TERM; while :; do sleep 0.1; done", "")})
 	web := c.running("web-", 1, 60*time.Second)
@@ -271,6 +276,7 @@ func TestDeletePod(t *testing.T) {
 
 // TestServerIsNotThere reads what a person reads whose cluster is down.
 func TestServerIsNotThere(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.kill()
 	defer c.start()

@@ -20,6 +20,7 @@ const goldenDir = "testdata/golden"
 // error and exit code must be the same, but for goldenDifferences.
 // testdata/golden/README.md says how they were recorded.
 func TestGoldenOutputs(t *testing.T) {
+	t.Parallel()
 	g := newGolden(t)
 	for _, file := range goldenFiles(t) {
 		t.Run(strings.TrimSuffix(file, ".txt"), func(t *testing.T) {

@@ -121,6 +121,7 @@ func (c *cluster) says(words []string, args ...string) string {
 // good in turn; pods say what they wait for and start by themselves. Then a
 // person works with the node's images.
 func TestImages(t *testing.T) {
+	t.Parallel()
 	c, reg := newCluster(t), newGuardedRegistry(t)
 
 	// Without its secret a pod cannot be pulled for; it starts when the secret comes.

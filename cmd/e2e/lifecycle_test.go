@@ -132,6 +132,7 @@ func (c *cluster) event(pod, reason string) {
 
 // TestHooks runs hooks of every kind at both ends of containers.
 func TestHooks(t *testing.T) {
+	t.Parallel()
 	c, n := newCluster(t), newNotebook(t)
 	var asked atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -207,6 +208,7 @@ func order(t testing.TB, words []string, want ...string) {
 // TestSidecarOrder starts sidecars before the app and stops them after it, the
 // last one first, with their preStop hooks.
 func TestSidecarOrder(t *testing.T) {
+	t.Parallel()
 	c, n := newCluster(t), newNotebook(t)
 	always := "    restartPolicy: Always\n"
 	gate := "    startupProbe: {exec: {command: [test, -e, /tmp/up]}, periodSeconds: 1}\n"
@@ -267,6 +269,7 @@ func TestGracePeriods(t *testing.T) {
 // TestKilledAgentGoesOnStopping kills the agent while preStop hooks run: the
 // grace period is the first one, and every container gets its signal.
 func TestKilledAgentGoesOnStopping(t *testing.T) {
+	t.Parallel()
 	c, n := newCluster(t), newNotebook(t)
 	c.push(map[string]string{
 		"short.yaml": n.pod("short", "  terminationGracePeriodSeconds: 30\n", part{name: "main", script: serves("main"), more: hook("", note("pre")+"; sleep 2; "+note("pre-end"))}),
@@ -308,6 +311,7 @@ func TestKilledAgentGoesOnStopping(t *testing.T) {
 
 // TestTerminationMessages reads what containers leave to say.
 func TestTerminationMessages(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	never := "  restartPolicy: Never"
 	fallback := func(name, script string) string {

@@ -25,6 +25,7 @@ func natsBin(t testing.TB) string {
 // TestNATSCLI looks into the cluster as an operator does, with the context that
 // `pawld up` wrote.
 func TestNATSCLI(t *testing.T) {
+	t.Parallel()
 	bin := natsBin(t)
 	c := newCluster(t)
 	nats := func(args ...string) string {

@@ -50,6 +50,7 @@ spec:
 // TestNginx follows the story of every introduction: deploy, scale, change the
 // image, remove, all by push.
 func TestNginx(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 
 	c.push(map[string]string{"nginx.yaml": nginxV1beta1})

@@ -96,6 +96,7 @@ func (p phaseCase) check(pod corev1.Pod) error {
 // TestPhases runs every cell of FEATURES' table of containers, policies and
 // phases with real containers and real kills for want of memory.
 func TestPhases(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	files := map[string]string{}
 	cases := phaseTable()

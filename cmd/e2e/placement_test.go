@@ -33,6 +33,7 @@ func mostMemory(t *testing.T) string {
 // affinity and tolerations fit, the others wait and say why, and a more important
 // pod takes the room of a less important one.
 func TestPlacement(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "--node-labels", "zone=a,disk=ssd", "--node-taints", "gpu=yes:NoSchedule")
 	const bears = "  tolerations: [{key: gpu, operator: Exists}]\n"
 	affinity := func(value string) string {

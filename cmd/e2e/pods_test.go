@@ -30,6 +30,7 @@ spec:
 // TestSelfHeal kills a container behind the agent's back: it runs again in the
 // same pod, first at once.
 func TestSelfHeal(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.push(map[string]string{"a.yaml": sleepers("a", 2)})
 	before := c.running("a-", 2, 60*time.Second)
@@ -62,6 +63,7 @@ func TestSelfHeal(t *testing.T) {
 
 // TestEndings runs pods that end in every way and reads phase, reason and exit code.
 func TestEndings(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	memory := `  restartPolicy: Never`
 	hungry := strings.Replace(barePod("oom", "head -c 200m /dev/zero | tail", memory), "    image:", "    resources: {limits: {memory: 16Mi}}\n    image:", 1)
@@ -118,6 +120,7 @@ func TestEndings(t *testing.T) {
 // environment and from files, and checks the log it writes; nothing of the
 // secret stands in the clear in the store or in the daemon's log.
 func TestConfig(t *testing.T) {
+	t.Parallel()
 	const secret = "correct-horse-battery-staple"
 	c := newCluster(t)
 	c.push(map[string]string{
@@ -178,6 +181,7 @@ spec:
 
 // TestMissingConfig holds a pod until the object it needs is pushed.
 func TestMissingConfig(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	pod := strings.Replace(barePod("waits", "sleep 1000000 & wait", ""), "    image:", "    envFrom: [{configMapRef: {name: later}}]\n    image:", 1)
 	c.push(map[string]string{"pod.yaml": pod})

@@ -12,6 +12,7 @@ import (
 // TestRemote follows a repository that is not the built-in one: a push there is
 // seen when the webhook says "look now", long before the next poll.
 func TestRemote(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	c := prepareCluster(t, "--git-url", "file://"+dir+"/origin.git", "--git-path", "clusters/one", "--git-interval", "1h")
 	c.git("", "init", "-q", "--bare", "-b", "main", dir+"/origin.git")

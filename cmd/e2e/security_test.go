@@ -34,6 +34,7 @@ func link(t *testing.T, of string) string {
 // TestSharedNamespaces has pods in the host's namespaces, and one whose
 // containers share their processes, over the death of the agent.
 func TestSharedNamespaces(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	sleep := "exec sleep 1000000"
 	second := "  - name: second\n    image: busybox:1\n    command: [sh, -c, \"exec sleep 2000000\"]\n"
@@ -96,6 +97,7 @@ func TestSharedNamespaces(t *testing.T) {
 // TestHostPort publishes a port of the node: two pods that want it do not share
 // a node, it outlives the agent, and goes with its pod.
 func TestHostPort(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	address := freeAddress(t)
 	_, port, err := net.SplitHostPort(address)

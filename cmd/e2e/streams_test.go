@@ -90,6 +90,7 @@ func (l *lockedBuffer) has(text string) func() error {
 // TestStreams: attach, also over a restart of everything, ports and logs, with
 // both clients.
 func TestStreams(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.push(map[string]string{"reader.yaml": reader})
 	c.running("reader", 1, 60*time.Second)
@@ -207,6 +208,7 @@ func (c *cluster) forwards(t *testing.T, argv []string) {
 
 // TestCopy copies into a container and out of it, with both clients.
 func TestCopy(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.push(map[string]string{"talk.yaml": barePod("talk", talker, "")})
 	c.running("talk", 1, 60*time.Second)

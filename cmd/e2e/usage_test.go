@@ -126,6 +126,7 @@ func (c *cluster) usageInStore() {
 // TestEviction: a pod that has more on the node's disk than it may is taken down
 // in Kubernetes' words. One of a Deployment is replaced, a bare one stays as it is.
 func TestEviction(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	const wait = "trap 'exit 0' TERM; while :; do sleep 1; done"
 	fill := func(file string) string { return "dd if=/dev/zero of=" + file + " bs=1M count=4; " + wait }

@@ -90,6 +90,7 @@ const settings = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\nd
 
 // TestEveryVolume has a container look at a volume of every kind.
 func TestEveryVolume(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	host, shared := filepath.Join(c.dir, "host"), filepath.Join(c.dir, "shared")
 	for _, dir := range []string{filepath.Join(host, "dir", "a", "b"), shared} {
@@ -190,6 +191,7 @@ func shareMount(t *testing.T, dir string) {
 // TestUpdatesReachPods pushes changes of objects that a running pod has as files
 // and measures when its files change.
 func TestUpdatesReachPods(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	key := "apiVersion: v1\nkind: Secret\nmetadata: {name: key}\nstringData: {password: %s}\n"
 	c.push(map[string]string{
