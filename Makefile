@@ -59,7 +59,7 @@ clean: ## remove what make made: bin/ and what a killed demo left; your data in 
 
 # The end-to-end tests own machine-wide things (containerd, network) and
 # measure memory, so they run alone, after the others.
-E2E = PATH="$(CURDIR)/$(TOOLS):$$PATH" go test -count=1 -timeout 12m $(GOTEST) ./cmd/e2e
+E2E = PATH="$(CURDIR)/$(TOOLS):$$PATH" go test -count=1 -parallel 4 -timeout 12m $(GOTEST) ./cmd/e2e
 
 root:
 	@[ "$$(id -u)" = 0 ] || { echo 'make: this target runs real containers and needs root: sudo -E env "PATH=$$PATH" make $(MAKECMDGOALS)' >&2; exit 1; }

@@ -141,7 +141,6 @@ func TestFrontDoorRefusesStrangers(t *testing.T) {
 // TestExecStreams runs commands with input, with a terminal, many at once, and
 // kills a client in the middle: its process goes with it.
 func TestExecStreams(t *testing.T) {
-	t.Parallel()
 	c := newCluster(t)
 	c.push(map[string]string{"talk.yaml": barePod("talk", talker, "")})
 	c.running("talk", 1, 60*time.Second)

@@ -172,7 +172,6 @@ func (w *witness) apply(known cache.Store, deltas cache.Deltas, initial bool) er
 // at once after. What they tell is what was pushed: in order, once, and nothing
 // about what did not change.
 func TestInformerOverKills(t *testing.T) {
-	t.Parallel()
 	klog.SetOutput(io.Discard) // it tells of every lost connection
 	klog.LogToStderr(false)
 	log.SetOutput(io.Discard)

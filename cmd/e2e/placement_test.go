@@ -42,8 +42,11 @@ func TestPlacement(t *testing.T) {
 	away := bears + "  affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{labelSelector: {matchLabels: {side: left}}, topologyKey: zone}]}}\n"
 	const sleep = "trap exit TERM; sleep 1000 & wait"
 	left := strings.Replace(barePod("fits", sleep, affinity("ssd")), "  name: fits\n", "  name: fits\n  labels: {side: left}\n", 1)
+	// First the one that another wants to be apart from: its wish holds both ways.
+	c.push(map[string]string{"fits.yaml": left})
+	c.running("fits", 1, 60*time.Second)
 	c.push(map[string]string{
-		"fits.yaml": left, "elsewhere.yaml": barePod("elsewhere", sleep, affinity("tape")),
+		"elsewhere.yaml": barePod("elsewhere", sleep, affinity("tape")),
 		"apart.yaml": barePod("apart", sleep, away), "bare.yaml": barePod("bare", sleep, ""),
 	})
 	c.eventually(60*time.Second, "one runs and three say why not", func() error {
