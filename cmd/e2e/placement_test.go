@@ -47,7 +47,7 @@ func TestPlacement(t *testing.T) {
 	c.running("fits", 1, 60*time.Second)
 	c.push(map[string]string{
 		"elsewhere.yaml": barePod("elsewhere", sleep, affinity("tape")),
-		"apart.yaml": barePod("apart", sleep, away), "bare.yaml": barePod("bare", sleep, ""),
+		"apart.yaml":     barePod("apart", sleep, away), "bare.yaml": barePod("bare", sleep, ""),
 	})
 	c.eventually(60*time.Second, "one runs and three say why not", func() error {
 		for name, want := range map[string]string{
