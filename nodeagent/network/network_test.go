@@ -108,6 +108,9 @@ func (ns *namespace) handle() *netlink.Handle {
 func (ns *namespace) links() map[string]netlink.Link {
 	ns.t.Helper()
 	list, err := ns.handle().LinkList()
+	for errors.Is(err, netlink.ErrDumpInterrupted) { // links came or went meanwhile
+		list, err = ns.handle().LinkList()
+	}
 	if err != nil {
 		ns.t.Fatal(err)
 	}
