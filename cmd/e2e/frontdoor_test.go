@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -193,11 +194,32 @@ func TestExecStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.eventually(10*time.Second, "the command runs in the container", func() error { return c.sleeps(4242, true) })
-	if err := syscall.Kill(-client.Process.Pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	killClients(t, "4242")
 	client.Wait() //nolint:errcheck // it was killed
 	c.eventually(20*time.Second, "the command ended with its client", func() error { return c.sleeps(4242, false) })
+}
+
+// killClients kills every pawl of this run with the argument. Its terminal's end
+// is not enough: whoever runs these tests may have SIGHUP ignored (nohup).
+func killClients(t *testing.T, argument string) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil || !strings.HasPrefix(string(text), pawlBin+"\x00") || !strings.Contains(string(text), "\x00"+argument+"\x00") {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // sleeps says whether a `sleep seconds` is among the machine's processes, if
