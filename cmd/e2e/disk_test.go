@@ -106,7 +106,7 @@ func TestFullDisk(t *testing.T) {
 	began := time.Now()
 	c.eventually(60*time.Second, "ready again", c.ready)
 	t.Logf("ready %s after there was room", time.Since(began).Round(time.Millisecond))
-	c.push(map[string]string{"c.yaml": sleepers("c", 2)})
+	c.push(map[string]string{"c.yaml": strings.Replace(sleepers("c", 2), "    spec:\n", "    spec:\n      tolerations: [{operator: Exists}] # the node says DiskPressure for five minutes more\n", 1)})
 	c.running("c-", 2, 60*time.Second)
 	c.running("b-", 1, 60*time.Second)
 	if err := sameContainers(steady, c.running("a-", 3, 30*time.Second)); err != nil {
