@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/pawl-project/pawl/schema"
 	"github.com/pawl-project/pawl/schema/kv"
 )
 
@@ -33,11 +35,10 @@ func (c *cluster) store(ctx context.Context) (*kv.Conn, error) {
 func (c *cluster) reports() ([]corev1.Pod, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	conn, err := c.store(ctx)
-	if err != nil {
-		return nil, err
+	values, err := c.readReports(ctx)
+	for ; errors.Is(err, schema.ErrUnavailable) && ctx.Err() == nil; values, err = c.readReports(ctx) {
+		time.Sleep(20 * time.Millisecond) // the connection is lost with a daemon that a test killed
 	}
-	values, err := kv.ReadAll(ctx, conn, kv.Actuals, "pods.>", kv.DecodeActual)
 	if err != nil {
 		return nil, err
 	}
@@ -48,6 +49,14 @@ func (c *cluster) reports() ([]corev1.Pod, error) {
 		}
 	}
 	return pods, nil
+}
+
+func (c *cluster) readReports(ctx context.Context) ([]kv.Actual, error) {
+	conn, err := c.store(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return kv.ReadAll(ctx, conn, kv.Actuals, "pods.>", kv.DecodeActual)
 }
 
 // pods returns the pods that nodes report whose names begin with prefix.
