@@ -329,6 +329,7 @@ func (ro *rollout) cleanUp() {
 		if x.want > 0 || len(x.pods) > 0 || slices.ContainsFunc(slices.Concat(x.leaving, x.rest), func(p *pod) bool { return p.node != "" }) {
 			continue // the pods that some node still has would call for it again
 		}
+		x.send() // ends the pods that no node has: left behind, they too would
 		ro.sets = slices.DeleteFunc(ro.sets, func(y *set) bool { return y == x })
 		if x.old != nil {
 			ro.s.last(Change{Delete: &x.key, About: ro.s.r.key, Message: "Deleted replica set " + x.rs.Name + ": it is older than the history to keep"})
