@@ -23,6 +23,9 @@ func (r *Runtime) publish(ctx context.Context, p *corev1.Pod) error {
 	if len(ports) == 0 {
 		return nil
 	}
+	if err := checkFree(ports); err != nil {
+		return err
+	}
 	n, can := r.opts.Network.(Publisher)
 	if !can {
 		return fmt.Errorf("hostPort %d: this node's network has no ports for pods: %w", ports[0].HostPort, schema.ErrRefused)
