@@ -24,7 +24,8 @@ import (
 // streaming is a fake runtime with logs and commands.
 type streaming struct {
 	*handle
-	ended chan error // why the context of a command ended
+	ended chan error         // why the context of a command ended
+	ports map[uint16]portUse // of every pod; not changed while the agent runs
 }
 
 type fakeLog string
@@ -82,6 +83,9 @@ type streamRig struct {
 	world   *world
 	rt      streaming
 	streams *kv.Streams
+	nats    *server.Server
+	control *kv.Conn
+	stop    func() // the agent, and wait for it
 }
 
 // overNATS is a control plane whose streams are real.
@@ -118,8 +122,9 @@ func newStreamRig(t *testing.T, bare bool, pods ...*corev1.Pod) *streamRig {
 		ctl.assigned[schema.PodKey{Namespace: p.Namespace, Name: p.Name}] = schema.Assignment{Node: "n1", Pod: *p}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	g := &streamRig{t: t, world: newWorld(), streams: kv.NewStreams(connect("control"))}
-	g.rt = streaming{&handle{world: g.world, end: cancel}, make(chan error, 1)}
+	g := &streamRig{t: t, world: newWorld(), nats: ns, control: connect("control")}
+	g.streams = kv.NewStreams(g.control)
+	g.rt = streaming{&handle{world: g.world, end: cancel}, make(chan error, 1), map[uint16]portUse{}}
 	g.world.image = func(ctx context.Context, r nodeagent.ImageRequest) (nodeagent.Image, error) {
 		if strings.HasPrefix(r.Image, "slow") {
 			<-ctx.Done()
@@ -141,7 +146,8 @@ func newStreamRig(t *testing.T, bare bool, pods ...*corev1.Pod) *streamRig {
 		}
 	})
 	wg.Go(func() { g.streams.Run(ctx) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
+	g.stop = func() { cancel(); wg.Wait() }
+	t.Cleanup(g.stop)
 	return g
 }
 
