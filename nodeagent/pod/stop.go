@@ -95,22 +95,26 @@ func (d *decision) stopAll(grace time.Duration) bool {
 	for _, c := range alive {
 		turn = min(turn, rank[c.Name])
 	}
-	s := stopping{grace: grace, begun: d.stopBegun(grace)}
+	begun := d.stopBegun(grace)
 	for _, c := range alive {
-		s.turn = rank[c.Name] <= turn
+		s := stopping{grace: grace, begun: c.StopRequested, turn: rank[c.Name] <= turn}
+		if rank[c.Name] > 0 {
+			s.begun = begun
+		}
 		d.stop(c, s)
 	}
 	return len(alive) > 0
 }
 
 // stopBegun is when the pod's stop began: with the first container that was
-// asked to. One that was asked so long ago that it cannot have been in this stop
-// (its liveness probe had failed) does not count.
+// asked to. Sidecars, which stop after the others, have what those left of the
+// grace period. A container that ended before, asked to because its liveness
+// probe had failed, was not part of this stop.
 func (d *decision) stopBegun(grace time.Duration) (first time.Time) {
-	longest := grace + killAgain + time.Duration(len(d.want.Spec.InitContainers)+1)*leastGrace
-	for _, c := range d.seen.Containers {
+	for i := range d.seen.Containers {
+		c := &d.seen.Containers[i]
 		at := c.StopRequested
-		if at.IsZero() || c.State != ContainerRunning && d.now.Sub(at) > longest {
+		if at.IsZero() || c.State != ContainerRunning && d.stoppedBefore(c, grace) {
 			continue
 		}
 		if first.IsZero() || at.Before(first) {
@@ -118,6 +122,19 @@ func (d *decision) stopBegun(grace time.Duration) (first time.Time) {
 		}
 	}
 	return first
+}
+
+// stoppedBefore says whether an exited container that had been asked to stop
+// cannot have been in the stop of the pod that goes on.
+func (d *decision) stoppedBefore(c *Container, grace time.Duration) bool {
+	longest := grace + killAgain + time.Duration(len(d.want.Spec.InitContainers)+1)*leastGrace
+	deleted := d.want.DeletionTimestamp
+	switch n := d.newest(c.Name); {
+	case n != nil && n.ID != c.ID, d.now.Sub(c.StopRequested) > longest:
+		return true
+	default: // the timestamp has whole seconds
+		return deleted != nil && c.StopRequested.Before(deleted.Add(-time.Second))
+	}
 }
 
 // A stopping is how a container is stopped.
