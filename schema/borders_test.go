@@ -44,6 +44,7 @@ var onlyImporters = []struct{ dependency, room, why string }{
 	{"github.com/go-git/go-git", "reconciler/gitsource", "behind it there are only commits and trees"},
 	{"github.com/containerd/containerd", "nodeagent/containerd", "the agent sees its own small Runtime"},
 	{"github.com/google/nftables", "nodeagent/network", "rules of the kernel have one owner"},
+	{"github.com/go-jose/go-jose", "reconciler/access/satoken", "who reads tokens elsewhere reads them differently"},
 	{"filippo.io/age", "schema/kv", "a second place that seals is a second place that leaks"},
 	{"github.com/google/go-containerregistry", "examples/images", "a node pulls through containerd"},
 	{"k8s.io/kubectl", "cmd/pawl", "kubectl's commands are the client's"},
