@@ -238,6 +238,7 @@ func (c *cluster) eventually(within time.Duration, what string, check func() err
 			return
 		}
 	}
+	c.stacks()
 	c.t.Fatalf("not within %s: %s: %v\nthe daemon's log ends:\n%s", within, what, err, c.tail())
 }
 

@@ -3,6 +3,7 @@ package volume
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -13,8 +14,9 @@ import (
 )
 
 // ensureMemory mounts a tmpfs at dir unless there is one. limit is in bytes;
-// 0 leaves the kernel's own, half of the memory.
-func ensureMemory(dir string, limit int64) error {
+// 0 leaves the kernel's own, half of the memory. The mode and the group are those
+// of a new one; what its users make of them stays.
+func ensureMemory(dir string, limit int64, mode fs.FileMode, group *int64) error {
 	if err := ensureDir(dir); err != nil {
 		return err
 	}
@@ -22,7 +24,13 @@ func ensureMemory(dir string, limit int64) error {
 	if err != nil || there {
 		return err
 	}
-	options := "mode=0755"
+	bits := mode.Perm()
+	options := ""
+	if group != nil {
+		bits |= unix.S_ISGID | groupMode
+		options = fmt.Sprintf(",gid=%d", *group)
+	}
+	options = fmt.Sprintf("mode=%04o", uint32(bits)) + options
 	if limit > 0 {
 		options += ",size=" + strconv.FormatInt(limit, 10)
 	}

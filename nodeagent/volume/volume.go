@@ -91,7 +91,7 @@ func (v *Volumes) setup(ctx context.Context, p *corev1.Pod, vol *corev1.Volume, 
 		return err
 	}
 	if k.memory {
-		if err := ensureMemory(dir, 0); err != nil {
+		if err := ensureMemory(dir, 0, 0o755, nil); err != nil {
 			return err
 		}
 	} else if err := ensureDir(dir); err != nil {
@@ -146,19 +146,31 @@ func (v *Volumes) dir(uid types.UID, vol *corev1.Volume) string {
 }
 
 // setupEmpty makes an empty directory that every user of the pod may write to.
-// One that is there keeps what is in it.
+// One that is there keeps what is in it, and the owner and mode that its users
+// gave it: databases want their directory for themselves.
 func (v *Volumes) setupEmpty(p *corev1.Pod, dir string, e *corev1.EmptyDirVolumeSource, group *int64) error {
-	if e != nil && e.Medium == corev1.StorageMediumMemory {
-		if err := ensureMemory(dir, v.memorySize(p, e.SizeLimit)); err != nil {
-			return err
-		}
-	} else if e != nil && e.Medium != corev1.StorageMediumDefault {
+	switch {
+	case e != nil && e.Medium == corev1.StorageMediumMemory:
+		return ensureMemory(dir, v.memorySize(p, e.SizeLimit), emptyMode, group)
+	case e != nil && e.Medium != corev1.StorageMediumDefault:
 		return fmt.Errorf("emptyDir medium %q: must be empty or Memory: %w", e.Medium, schema.ErrRefused)
-	} else if err := ensureDir(dir); err != nil {
+	}
+	if _, err := os.Lstat(dir); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return ownDir(dir, 0o777, group)
+	// It gets its name when it is as it should be, so that a name says that it is.
+	raw := filepath.Join(filepath.Dir(dir), ourPrefix+"new-"+filepath.Base(dir))
+	if err := ensureDir(raw); err != nil {
+		return err
+	}
+	if err := ownDir(raw, emptyMode, group); err != nil {
+		return err
+	}
+	return os.Rename(raw, dir)
 }
+
+// emptyMode is that of an empty directory.
+const emptyMode fs.FileMode = 0o777
 
 // ensureDir makes a directory below the instance's, which others may not enter.
 func ensureDir(dir string) error {
@@ -178,13 +190,17 @@ func ownDir(dir string, mode fs.FileMode, group *int64) error {
 		if err := os.Chown(dir, 0, int(*group)); err != nil {
 			return fmt.Errorf("give it to group %d: %w", *group, err)
 		}
-		mode |= fs.ModeSetgid | 0o070
+		mode |= fs.ModeSetgid | groupMode
 	}
 	if err := os.Chmod(dir, mode); err != nil {
 		return fmt.Errorf("set its mode: %w", err)
 	}
 	return nil
 }
+
+// groupMode is what an fsGroup may do with a directory, besides that what is made
+// there is the group's too.
+const groupMode fs.FileMode = 0o070
 
 func fsGroup(p *corev1.Pod) *int64 {
 	if p.Spec.SecurityContext == nil {

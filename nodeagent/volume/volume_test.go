@@ -358,6 +358,43 @@ func TestFSGroup(t *testing.T) {
 	}
 }
 
+// TestEmptyDirStaysItsUsers: a database that has made its directory its own must
+// find it so after the pod's other volumes were brought up to date, or the agent
+// was restarted.
+func TestEmptyDirStaysItsUsers(t *testing.T) {
+	f := newFixture(t)
+	p := newPod("u1", emptyDir("disk", corev1.EmptyDirVolumeSource{}), emptyDir("memory", corev1.EmptyDirVolumeSource{Medium: "Memory"}))
+	p.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: ptr.To(int64(2000))}
+	if err := os.MkdirAll(filepath.Join(f.dataDir, "u1", "..new-disk"), 0o700); err != nil { // an agent was killed here
+		t.Fatal(err)
+	}
+	f.setup(p)
+	for at, m := range f.mounted(p) {
+		if got := ownership(t, m.HostPath); got != "2777 0:2000" {
+			t.Errorf("%s at first: %s", at, got)
+		}
+		if err := errors.Join(os.Chown(m.HostPath, 70, 71), os.Chmod(m.HostPath, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.setup(p)
+	for at, m := range f.mounted(p) {
+		if got := ownership(t, m.HostPath); got != "0700 70:71" {
+			t.Errorf("%s after another look: %s; want what its user made of it, 0700 70:71", at, got)
+		}
+	}
+	f.remove(p)
+}
+
+func ownership(t *testing.T, at string) string {
+	t.Helper()
+	var s unix.Stat_t
+	if err := unix.Stat(at, &s); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%04o %d:%d", s.Mode&0o7777, s.Uid, s.Gid)
+}
+
 // TestMissing tells what is waited for, and what can never be.
 func TestMissing(t *testing.T) {
 	f := newFixture(t)

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-
-	"github.com/pawl-project/pawl/schema"
 )
 
 // A trail is where the checker stands, written out only for a fault.
@@ -84,26 +82,11 @@ func (c *checker) mismatch(n *node, s shape, t *trail, means string) {
 		want = s.words()
 	}
 	is, remedy := n.describe(), remedyFor(n, s)
-	if c.hides(t) {
+	if maySeal(c.out.info.Kind) {
 		is = n.kind.String()
 		remedy, _, _ = strings.Cut(remedy, ": ") // it repeats the value
 	}
 	c.out.faultAt(n.at, t.String(), "must be "+want+", is "+is, remedy)
-}
-
-// hides says whether a field may hold what a Secret is for. Faults are told to
-// those who may not read Secrets: they stand in Events and in the record of a
-// commit.
-func (c *checker) hides(t *trail) bool {
-	if c.out.info.Kind != schema.Secrets || t == nil {
-		return false
-	}
-	for ; t.up != nil; t = t.up {
-		if t.key == "annotations" { // a copy of the whole Secret may stand there
-			return true
-		}
-	}
-	return t.key == "data" || t.key == "stringData"
 }
 
 // remedyFor finds what the author probably meant.
@@ -348,9 +331,17 @@ func harmless(v *node, known *fieldShape, s *structShape) bool {
 // name that was probably meant.
 func (c *checker) unknown(f *field, s *structShape, t *trail) string {
 	here := (&trail{up: t, key: f.key, index: -1}).String()
+	hidden := maySeal(c.out.info.Kind) && !fieldName.MatchString(f.key)
+	if hidden {
+		here = t.String()
+	}
 	if len(s.fields) == 0 && len(s.patterns) > 0 {
 		p := s.patterns[0]
-		c.out.faultAt(f.at, here, "key "+quote(f.key)+" is not allowed", "a key must be "+p.key.words())
+		word := "key " + quote(f.key)
+		if hidden {
+			word = "a key"
+		}
+		c.out.faultAt(f.at, here, word+" is not allowed", "a key must be "+p.key.words())
 		return ""
 	}
 	names := make([]string, 0, len(s.fields))
@@ -374,7 +365,11 @@ func (c *checker) unknown(f *field, s *structShape, t *trail) string {
 	case place != "":
 		remedy = "it belongs to " + place
 	}
-	c.out.faultAt(f.at, here, "unknown field", remedy)
+	problem := "unknown field"
+	if hidden {
+		problem = "has an unknown field"
+	}
+	c.out.faultAt(f.at, here, problem, remedy)
 	return guess
 }
 

@@ -132,8 +132,11 @@ func whyDied(ctx context.Context, readErr, waitErr error, words string) string {
 	case errors.As(waitErr, &exit) && exit.ProcessState.Sys().(syscall.WaitStatus).Signaled():
 		return fmt.Sprintf("its evaluation takes more than %d s of CPU time", childCPU)
 	}
-	first, _, _ := strings.Cut(strings.TrimSpace(words), "\n")
-	return "its evaluation failed: " + short(first)
+	// Only what Go's runtime says of itself: a panic repeats values of the text.
+	if first, _, _ := strings.Cut(strings.TrimSpace(words), "\n"); strings.HasPrefix(first, "fatal error: ") {
+		return "its evaluation failed: " + short(first)
+	}
+	return "its evaluation failed"
 }
 
 // lastWords keeps the first bytes of what is written and swallows the rest.

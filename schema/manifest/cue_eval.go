@@ -67,7 +67,7 @@ func buildFiles(ctx *cue.Context, definitions cue.Value, files []*ast.File) cue.
 func parseFile(f childFile) (*ast.File, []schema.Fault) {
 	file, err := parser.ParseFile(f.Path, f.Content, parser.ParseComments)
 	if err != nil {
-		return nil, cueFaults(err, f.Path)
+		return nil, cueFaults(err, f.Path, nil)
 	}
 	var faults []schema.Fault
 	for spec := range file.ImportSpecs() {
@@ -109,11 +109,12 @@ func evaluateInstance(files []childFile) childResult {
 		ctx := cuecontext.New()
 		value := buildFiles(ctx, definitionsIn(ctx), packages[key])
 		file := packages[key][0].Filename
+		open := openIn(value, packageFiles(files, packages[key]))
 		if err := value.Err(); err != nil {
-			out.Faults = append(out.Faults, cueFaults(err, file)...)
+			out.Faults = append(out.Faults, cueFaults(err, file, open)...)
 			continue
 		}
-		e := extractor{file: file}
+		e := extractor{file: file, open: open}
 		e.objects(value, 0)
 		out.Documents = append(out.Documents, e.documents...)
 		out.Faults = append(out.Faults, e.faults...)
@@ -124,6 +125,7 @@ func evaluateInstance(files []childFile) childResult {
 // An extractor finds the objects in a value.
 type extractor struct {
 	file      string
+	open      openPath
 	documents []*wireNode
 	faults    []schema.Fault
 }
@@ -137,7 +139,7 @@ func (e *extractor) objects(v cue.Value, depth int) {
 	case cue.StructKind:
 		if isObject(v) {
 			if err := v.Validate(cue.Concrete(true), cue.Final()); err != nil {
-				e.faults = append(e.faults, cueFaults(err, e.file)...)
+				e.faults = append(e.faults, cueFaults(err, e.file, e.open)...)
 				return
 			}
 			e.documents = append(e.documents, wire(v, 0))
@@ -145,7 +147,7 @@ func (e *extractor) objects(v cue.Value, depth int) {
 		}
 		fields, err := v.Fields()
 		if err != nil {
-			e.faults = append(e.faults, cueFaults(err, e.file)...)
+			e.faults = append(e.faults, cueFaults(err, e.file, e.open)...)
 			return
 		}
 		for fields.Next() {
@@ -154,7 +156,7 @@ func (e *extractor) objects(v cue.Value, depth int) {
 	case cue.ListKind:
 		items, err := v.List()
 		if err != nil {
-			e.faults = append(e.faults, cueFaults(err, e.file)...)
+			e.faults = append(e.faults, cueFaults(err, e.file, e.open)...)
 			return
 		}
 		for items.Next() {
@@ -162,7 +164,7 @@ func (e *extractor) objects(v cue.Value, depth int) {
 		}
 	case cue.BottomKind:
 		if err := v.Err(); err != nil {
-			e.faults = append(e.faults, cueFaults(err, e.file)...)
+			e.faults = append(e.faults, cueFaults(err, e.file, e.open)...)
 		}
 	}
 }
@@ -267,7 +269,7 @@ func newConstraints(files []childFile) *constraints {
 	c.file = parsed[0].Filename
 	c.value = buildFiles(c.ctx, definitionsIn(c.ctx), parsed)
 	if err := c.value.Err(); err != nil {
-		c.faults = cueFaults(err, c.file)
+		c.faults = cueFaults(err, c.file, openConstraint)
 		return c
 	}
 	c.names()
@@ -279,7 +281,7 @@ func newConstraints(files []childFile) *constraints {
 func (c *constraints) names() {
 	fields, err := c.value.Fields()
 	if err != nil {
-		c.faults = cueFaults(err, c.file)
+		c.faults = cueFaults(err, c.file, openConstraint)
 		return
 	}
 	known := []string{"Any"}
@@ -315,11 +317,11 @@ func (c *constraints) apply(o childObject) childResult {
 		}
 	}
 	if err := unified.Validate(cue.Concrete(true), cue.Final()); err != nil {
-		return childResult{Broken: brokenBy(err)}
+		return childResult{Broken: brokenBy(err, o.Kind)}
 	}
 	raw, err := unified.MarshalJSON()
 	if err != nil {
-		return childResult{Broken: brokenBy(err)}
+		return childResult{Broken: brokenBy(err, o.Kind)}
 	}
 	if sameJSON(raw, o.JSON) {
 		return childResult{}
@@ -341,9 +343,9 @@ func sameJSON(a, b []byte) bool {
 }
 
 // brokenBy lists what CUE finds wrong with an object.
-func brokenBy(err error) []broken {
+func brokenBy(err error, kind string) []broken {
 	var out []broken
-	for _, f := range folded(err) {
+	for _, f := range folded(err, func([]string) bool { return openKind(kind) }) {
 		b := broken{Path: f.path, Problem: f.problem}
 		if f.at.IsValid() {
 			b.Where = fmt.Sprintf("%s:%d", path.Clean(f.at.Filename), f.at.Line)
@@ -354,10 +356,10 @@ func brokenBy(err error) []broken {
 }
 
 // cueFaults puts an error of CUE into faults at places of the repository; file
-// stands in where CUE gives no place.
-func cueFaults(err error, file string) []schema.Fault {
+// stands in where CUE gives no place. Values are told where they are open.
+func cueFaults(err error, file string, open openPath) []schema.Fault {
 	var out []schema.Fault
-	for _, f := range folded(err) {
+	for _, f := range folded(err, open) {
 		fault := schema.Fault{File: file, Field: strings.Join(f.path, "."), Problem: f.problem}
 		if f.at.IsValid() {
 			fault.File, fault.Line, fault.Column = f.at.Filename, f.at.Line, f.at.Column
@@ -381,13 +383,11 @@ var (
 	emptyOr  = regexp.MustCompile(`^\d+ errors in empty disjunction`)
 )
 
-func folded(err error) []*foldedError {
+func folded(err error, open openPath) []*foldedError {
 	var out []*foldedError
 	byPath := map[string]*foldedError{}
 	for _, e := range errors.Errors(err) {
-		format, args := e.Msg()
-		problem := strings.TrimSpace(fmt.Sprintf(format, args...))
-		problem, _, _ = strings.Cut(problem, "\n")
+		problem := cueWords(e, open)
 		key := strings.Join(e.Path(), "\x00")
 		f := byPath[key]
 		if f == nil {

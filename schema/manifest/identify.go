@@ -136,7 +136,7 @@ func flattenInto(out []document, d document, faults *faultList) []document {
 				continue
 			}
 			if f.value.kind != listNode {
-				faults.at(d.file, f.value.at, "items of a List must be a list, is "+f.value.describe(), "")
+				faults.at(d.file, f.value.at, "items of a List must be a list, is "+f.value.kind.String(), "")
 				continue
 			}
 			for _, item := range f.value.items {
@@ -146,7 +146,7 @@ func flattenInto(out []document, d document, faults *faultList) []document {
 				}
 			}
 		default:
-			faults.at(d.file, f.at, fmt.Sprintf("unknown field %s of a List", quote(f.key)), "a List has apiVersion, kind, metadata and items")
+			faults.at(d.file, f.at, "unknown field of a List: "+keyWord(f.key), "a List has apiVersion, kind, metadata and items")
 		}
 	}
 	return out

@@ -99,7 +99,7 @@ func (r *jsonReader) fault(err error) *yamlFault {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return &yamlFault{at: at, problem: "not JSON: the file ends inside a value"}
 	}
-	return &yamlFault{at: at, problem: "not JSON: " + err.Error()}
+	return &yamlFault{at: at, problem: jsonWords(err.Error())}
 }
 
 func (r *jsonReader) value(token json.Token, at position, depth int) (*node, error) {
@@ -133,7 +133,7 @@ func numberNode(n *node, text string) error {
 	}
 	v, err := strconv.ParseFloat(text, 64)
 	if err != nil {
-		return &yamlFault{at: n.at, problem: fmt.Sprintf("number %s is too large", quote(text)), remedy: "write it in quotes if it is text"}
+		return &yamlFault{at: n.at, problem: "is a number that is too large", remedy: "write it in quotes if it is text"}
 	}
 	n.kind = floatNode
 	n.text, _ = floatText(v)

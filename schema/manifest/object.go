@@ -59,7 +59,11 @@ func compileObject(d document) *objectReader {
 	}
 	object, err := o.decode(clean)
 	if err != nil {
-		o.fault("", "cannot be decoded: "+err.Error(), "")
+		problem := "cannot be decoded"
+		if !maySeal(o.info.Kind) { // the error names values
+			problem += ": " + err.Error()
+		}
+		o.fault("", problem, "")
 		return o
 	}
 	setDefaults(object)

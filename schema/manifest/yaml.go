@@ -33,7 +33,7 @@ func parseYAML(file string, content []byte, faults *faultList) []document {
 		if err != nil {
 			var f *yamlFault
 			if !errors.As(err, &f) {
-				f = &yamlFault{at: position{line: c.line}, problem: err.Error()}
+				f = &yamlFault{at: position{line: c.line}, problem: "cannot be read as YAML"}
 			}
 			faults.at(file, f.at, f.problem, f.remedy)
 			continue
@@ -157,10 +157,8 @@ func syntaxFault(err error, first int) error {
 			line = first + n - 1
 		}
 	}
-	f := &yamlFault{at: position{line: line}, problem: "not YAML: " + text}
-	if strings.Contains(text, "cannot start any token") {
-		f.remedy = "indent with spaces, not tabs, and quote a value that begins with a special character"
-	}
+	f := &yamlFault{at: position{line: line}}
+	f.problem, f.remedy = yamlWords(text)
 	return f
 }
 
@@ -193,7 +191,7 @@ func (r *yamlReader) read(y *yaml.Node, depth int) (*node, error) {
 	if y.Kind == yaml.AliasNode {
 		n := r.done[y.Alias]
 		if n == nil {
-			return nil, r.fail(y, fmt.Sprintf("alias *%s stands inside the value it names", y.Value), "")
+			return nil, r.fail(y, "an alias stands inside the value it names", "")
 		}
 		return n, nil
 	}
@@ -279,7 +277,7 @@ func (r *yamlReader) mapping(n *node, y *yaml.Node, depth int) error {
 // doubled judges a key that stands twice in a map: with one value it is clumsy,
 // with two nobody knows which is meant.
 func doubled(file, key string, at, first position, one, other *node, faults *faultList) {
-	problem := fmt.Sprintf("key %s stands twice in this map, first on line %d", quote(key), first.line)
+	problem := fmt.Sprintf("%s stands twice in this map, first on line %d", keyWord(key), first.line)
 	if !bytes.Equal(one.appendJSON(nil), other.appendJSON(nil)) {
 		faults.at(file, at, problem+" with another value", "keep one of them")
 		return
@@ -330,7 +328,7 @@ func (r *yamlReader) key(y *yaml.Node) (string, error) {
 	if n.kind == stringNode || (n.kind != nullNode && n.text == y.Value) {
 		return n.text, nil
 	}
-	r.note(y, fmt.Sprintf("key %s is %s to YAML", quote(y.Value), n.kind), fmt.Sprintf("write %s in quotes", quote(y.Value)))
+	r.note(y, fmt.Sprintf("%s is %s to YAML", keyWord(y.Value), n.kind), "write it in quotes")
 	return y.Value, nil
 }
 
@@ -369,7 +367,7 @@ func (r *yamlReader) scalar(n *node, y *yaml.Node) error {
 			n.text = strings.Join(strings.Fields(y.Value), "")
 		}
 	default:
-		r.note(y, fmt.Sprintf("tag %s is not known", quote(y.Tag)), "manifests use plain YAML without own tags")
+		r.note(y, "has a tag that is not known", `manifests use plain YAML without own tags; put a value that begins with "!" in quotes`)
 		n.kind, n.text = stringNode, y.Value
 	}
 	return nil
@@ -388,7 +386,7 @@ func (r *yamlReader) integer(n *node, y *yaml.Node) error {
 	}
 	var v int64
 	if err := y.Decode(&v); err != nil {
-		return r.fail(y, fmt.Sprintf("number %s is too large", quote(y.Value)), "write it in quotes if it is text")
+		return r.fail(y, "is a number that is too large", "write it in quotes if it is text")
 	}
 	n.text = strconv.FormatInt(v, 10)
 	return nil
@@ -397,11 +395,11 @@ func (r *yamlReader) integer(n *node, y *yaml.Node) error {
 func (r *yamlReader) float(n *node, y *yaml.Node) error {
 	var v float64
 	if err := y.Decode(&v); err != nil {
-		return r.fail(y, fmt.Sprintf("number %s cannot be read", quote(y.Value)), "")
+		return r.fail(y, "is a number that cannot be read", "")
 	}
 	text, ok := floatText(v)
 	if !ok {
-		r.note(y, fmt.Sprintf("number %s is not finite", quote(y.Value)), "write it in quotes if it is text")
+		r.note(y, "is a number that is not finite", "write it in quotes if it is text")
 		n.kind, n.text = stringNode, y.Value
 		return nil
 	}
