@@ -28,7 +28,8 @@ type turn struct {
 	seen     int             // the version it was last tried at; -1: not yet
 	promised schema.NodeName // where there was to be room for it; "": nowhere
 	placed   schema.NodeName // "": it has no node
-	room     schema.NodeName // where room is reserved for it; "": nowhere
+	room     schema.NodeName // where there will be room for it; "": nowhere
+	reserved bool            // that room is on the node's account
 	why      string          // it has no node
 }
 
@@ -51,7 +52,7 @@ func (p *Planner) place(looked []schema.ObjectKey, now time.Time) (concerned []s
 	x.run()
 	for _, t := range x.turns {
 		t.promised = t.room
-		x.reserve(t, "")
+		x.free(t)
 	}
 	for i := len(x.undo) - 1; i >= 0; i-- {
 		x.undo[i]()
@@ -107,7 +108,8 @@ const never = -2
 
 // run tries every pod, and again those that found nothing while others changed
 // what they could find: a pod that has a node may be the one that another wants
-// to be near, and everybody's reason is to be true in the end.
+// to be near, and everybody's reason is to be true in the end. Room is kept from
+// those who come later only: the next plan, too, will ask the first one first.
 func (x *placing) run() {
 	slices.SortStableFunc(x.turns, func(a, b *turn) int {
 		return cmp.Or(
@@ -119,13 +121,19 @@ func (x *placing) run() {
 	for changed, rounds := true, 0; changed && rounds <= len(x.turns); rounds++ {
 		changed = false
 		for _, t := range x.turns {
-			if t.placed != "" || t.seen == never || t.seen == x.version {
-				continue
+			x.free(t)
+		}
+		for _, t := range x.turns {
+			switch {
+			case t.placed != "" || t.seen == never:
+			case t.seen == x.version:
+				x.reserve(t, t.room)
+			default:
+				before := x.version
+				x.try(t)
+				changed = changed || x.version != before
+				t.seen = x.version
 			}
-			before := x.version
-			x.try(t)
-			changed = changed || x.version != before
-			t.seen = x.version
 		}
 	}
 }
@@ -141,7 +149,7 @@ func rank(p *corev1.Pod) int32 {
 func (x *placing) try(t *turn) {
 	pod, room := t.want.pod, x.p.room
 	was := t.room
-	x.reserve(t, "")
+	t.room = ""
 	name, err := room.Place(pod)
 	if err == nil {
 		t.placed = name
@@ -160,13 +168,19 @@ func (x *placing) try(t *turn) {
 	}
 }
 
-// reserve keeps room for a pod on one node only; "": on none.
+// reserve keeps room for a pod on a node; "": on none.
 func (x *placing) reserve(t *turn, name schema.NodeName) {
-	if t.room != "" {
-		x.p.room.Reserve(t.room, t.want.pod, -1)
-	}
 	if t.room = name; name != "" {
 		x.p.room.Reserve(name, t.want.pod, 1)
+		t.reserved = true
+	}
+}
+
+// free takes off the account what is reserved for a pod.
+func (x *placing) free(t *turn) {
+	if t.reserved {
+		x.p.room.Reserve(t.room, t.want.pod, -1)
+		t.reserved = false
 	}
 }
 
