@@ -64,6 +64,10 @@ func (w *worker) do(ctx, beside context.Context, want *corev1.Pod, seen pod.Seen
 		return w.note(&w.known.Sandbox, "FailedCreatePodSandBox", act, err)
 	case pod.SetupVolumes:
 		err := w.a.cfg.Volumes.Setup(ctx, want, w.a.objects)
+		if errors.Is(err, ErrOutdated) {
+			w.warn("", "FailedMount", err.Error())
+			err = nil
+		}
 		w.known.VolumesReady = err == nil
 		return w.note(&w.known.Volumes, "FailedMount", act, err)
 	case pod.Start:

@@ -213,6 +213,40 @@ func TestVolumesFollowTheirObjects(t *testing.T) {
 	})
 }
 
+// A pod whose ConfigMap was removed under it goes on with the files it has.
+func TestContainersRestartWithoutTheirObject(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.begin(true)
+		p := newPod("a")
+		p.Spec.Volumes = []corev1.Volume{{Name: "files", VolumeSource: corev1.VolumeSource{
+			ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "files"}},
+		}}}
+		m := corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "files"}, Data: map[string]string{"f": "1"}}
+		r.ctl.h.Delta(nodeagent.Assigned{ConfigMaps: []corev1.ConfigMap{m}}, nil)
+		r.assign(p)
+		r.after(time.Second)
+		r.ctl.h.Delta(nodeagent.Assigned{}, []schema.ObjectKey{{Kind: schema.ConfigMaps, Namespace: "default", Name: "files"}})
+		r.after(time.Second)
+		r.exit(p.UID, 1)
+		r.after(time.Second)
+		if got, _ := r.report(p.UID); got.Pod.Status.Phase != corev1.PodRunning || got.Pod.Status.ContainerStatuses[0].RestartCount != 1 {
+			t.Errorf("after its container exited: %+v", got.Pod.Status)
+		}
+		r.after(time.Minute) // of gathering events
+		r.ctl.mu.Lock()
+		defer r.ctl.mu.Unlock()
+		told := 0
+		for _, e := range r.ctl.events {
+			if e.Reason == "FailedMount" && strings.Contains(e.Message, `configmap "files" not found`) {
+				told++
+			}
+		}
+		if told == 0 {
+			t.Errorf("nobody is told that the object is gone: %+v", r.ctl.events)
+		}
+	})
+}
+
 // One hung pod never blocks another, nor do as many as may start at once.
 func TestHungPodsBlockNoOther(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {

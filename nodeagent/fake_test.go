@@ -332,6 +332,9 @@ func (v heldVolumes) Setup(ctx context.Context, p *corev1.Pod, objects nodeagent
 				continue
 			}
 			m, ok := objects.ConfigMap(p.Namespace, vol.ConfigMap.Name)
+			if !ok && v.volumes[p.UID] != nil {
+				return fmt.Errorf("configmap %q not found: %w: %w", vol.ConfigMap.Name, schema.ErrNotFound, nodeagent.ErrOutdated)
+			}
 			if !ok {
 				return fmt.Errorf("configmap %q not found: %w", vol.ConfigMap.Name, schema.ErrNotFound)
 			}

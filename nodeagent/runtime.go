@@ -2,6 +2,7 @@ package nodeagent
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -116,7 +117,8 @@ type Mount struct {
 type Volumes interface {
 	// Setup makes (or brings up to date, by atomic swap) the pod's volumes.
 	// objects answers for ConfigMaps and Secrets; one that is missing and not
-	// optional is an error wrapping schema.ErrNotFound that names it.
+	// optional is an error wrapping schema.ErrNotFound that names it. It wraps
+	// ErrOutdated too when the volumes are all there, with files of before.
 	Setup(ctx context.Context, p *corev1.Pod, objects Objects) error
 	// Mounts returns the mounts of one container, after Setup.
 	Mounts(p *corev1.Pod, c *corev1.Container) ([]Mount, error)
@@ -125,6 +127,10 @@ type Volumes interface {
 	// Held lists the uids of pods that have volumes on this node.
 	Held(ctx context.Context) ([]types.UID, error)
 }
+
+// ErrOutdated: a pod's volumes hold what they held before, because an object they
+// are made from is gone. The pod can go on with them.
+var ErrOutdated = errors.New("its files stay as they were")
 
 // Objects is the node's copy of the objects its pods use.
 type Objects interface {

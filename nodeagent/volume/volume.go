@@ -49,21 +49,29 @@ func New(o Options) *Volumes {
 }
 
 // Setup makes the pod's volumes, or brings the files of objects up to date. A
-// missing object that is not optional wraps schema.ErrNotFound and names it.
+// missing object that is not optional wraps schema.ErrNotFound and names it; when
+// the volume was made before, it keeps its files, and the error wraps
+// nodeagent.ErrOutdated too if that is all that went wrong.
 func (v *Volumes) Setup(ctx context.Context, p *corev1.Pod, objects nodeagent.Objects) error {
 	if err := checkUID(p.UID); err != nil {
 		return err
 	}
+	var outdated error
 	for i := range p.Spec.Volumes {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		vol := &p.Spec.Volumes[i]
-		if err := v.setup(ctx, p, vol, objects); err != nil {
+		err := v.setup(ctx, p, vol, objects)
+		switch {
+		case err == nil:
+		case errors.Is(err, nodeagent.ErrOutdated):
+			outdated = errors.Join(outdated, fmt.Errorf("volume %s: %w", vol.Name, err))
+		default:
 			return fmt.Errorf("volume %s: %w", vol.Name, err)
 		}
 	}
-	return nil
+	return outdated
 }
 
 func (v *Volumes) setup(ctx context.Context, p *corev1.Pod, vol *corev1.Volume, objects nodeagent.Objects) error {
@@ -87,6 +95,9 @@ func (v *Volumes) setup(ctx context.Context, p *corev1.Pod, vol *corev1.Volume, 
 	// First the files, then the directory: a pod that waits for an object holds nothing.
 	f := filer{pod: p, objects: objects, capacity: v.capacity}
 	files, err := f.volume(vol)
+	if errors.Is(err, schema.ErrNotFound) && holdsFiles(dir) {
+		return fmt.Errorf("%w: %w", err, nodeagent.ErrOutdated)
+	}
 	if err != nil {
 		return err
 	}

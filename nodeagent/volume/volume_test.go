@@ -449,6 +449,34 @@ func TestMissing(t *testing.T) {
 	}
 }
 
+// TestObjectGoesUnderPod: an object is removed from Git while a pod that mounts
+// it still runs, as when a ConfigMap gets a new name with each change. The pod
+// keeps its files, also over a restart of the agent, and can restart its containers.
+func TestObjectGoesUnderPod(t *testing.T) {
+	f := newFixture(t)
+	f.configMap("settings", map[string]string{"a": "1"})
+	f.configMap("other", map[string]string{"b": "1"})
+	f.secret("password", map[string]string{"p": "x"})
+	p := newPod("u1", fromConfigMap("c", "settings"), fromSecret("s", "password"), fromConfigMap("o", "other"))
+	f.setup(p)
+	delete(f.configMaps, "settings")
+	delete(f.secrets, "password")
+	f.configMap("other", map[string]string{"b": "2"})
+	for range 2 {
+		err := f.Setup(t.Context(), p, f.objects)
+		if !errors.Is(err, nodeagent.ErrOutdated) || !strings.Contains(err.Error(), `configmap "settings" not found`) || !strings.Contains(err.Error(), `secret "password" not found`) {
+			t.Errorf("%v, want one that says which objects are gone, and that the files stay", err)
+		}
+		m := f.mounted(p)
+		wantFiles(t, m["/c"].HostPath, map[string]string{"a": "0644 1"})
+		wantFiles(t, m["/s"].HostPath, map[string]string{"p": "0644 x"})
+		wantFiles(t, m["/o"].HostPath, map[string]string{"b": "0644 2"})
+	}
+	if err := f.Setup(t.Context(), newPod("u2", fromConfigMap("c", "settings")), f.objects); !errors.Is(err, schema.ErrNotFound) || errors.Is(err, nodeagent.ErrOutdated) {
+		t.Errorf("a pod that never had it: %v", err)
+	}
+}
+
 // TestReadersSeeNoHalf reads two files that must always agree while they change.
 func TestReadersSeeNoHalf(t *testing.T) {
 	f := newFixture(t)

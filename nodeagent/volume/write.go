@@ -53,6 +53,18 @@ func writeFiles(dir string, want files, group *int64) error {
 	return ownDir(dir, 0o755, group)
 }
 
+// holdsFiles says whether writeFiles came to make the volume's files, and they
+// are there still: those in memory go with the machine.
+func holdsFiles(dir string) bool {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return false
+	}
+	defer root.Close()
+	info, err := root.Stat(dataLink)
+	return err == nil && info.IsDir()
+}
+
 // A writer writes into one volume. What is below its root is resolved there:
 // nothing leads out.
 type writer struct {
