@@ -123,7 +123,7 @@ func parseYAMLDocument(file string, c chunk, faults *faultList) (root *node, err
 		if errors.Is(err, io.EOF) {
 			return nil, nil
 		}
-		return nil, syntaxFault(err, c.line)
+		return nil, syntaxFault(err, c)
 	}
 	if len(doc.Content) == 0 {
 		return nil, nil
@@ -137,7 +137,7 @@ func parseYAMLDocument(file string, c chunk, faults *faultList) (root *node, err
 	if err := decoder.Decode(&rest); err == nil {
 		return nil, &yamlFault{at: position{line: rest.Line + r.shift, column: rest.Column}, problem: "a second document begins without a marker", remedy: `put "---" on a line of its own between documents`}
 	} else if !errors.Is(err, io.EOF) {
-		return nil, syntaxFault(err, c.line)
+		return nil, syntaxFault(err, c)
 	}
 	if root.kind == nullNode {
 		return nil, nil
@@ -145,17 +145,24 @@ func parseYAMLDocument(file string, c chunk, faults *faultList) (root *node, err
 	return root, nil
 }
 
-var yamlErrorLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+var (
+	yamlErrorLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+	yamlAnchor    = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+)
 
 // syntaxFault shifts the library's line number to the file's.
-func syntaxFault(err error, first int) error {
+func syntaxFault(err error, c chunk) error {
 	text := strings.ReplaceAll(err.Error(), "\n", " ")
-	line := first
+	line := c.line
 	if m := yamlErrorLine.FindStringSubmatch(text); m != nil {
 		text = m[2]
 		if n, e := strconv.Atoi(m[1]); e == nil {
-			line = first + n - 1
+			line = c.line + n - 1
 		}
+	}
+	if m := yamlAnchor.FindStringSubmatch(text); m != nil { // comes without a line
+		before, _, _ := bytes.Cut(c.text, []byte("*"+m[1]))
+		line = c.line + bytes.Count(before, []byte("\n"))
 	}
 	f := &yamlFault{at: position{line: line}}
 	f.problem, f.remedy = yamlWords(text)
