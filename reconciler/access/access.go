@@ -6,25 +6,30 @@ import (
 	"net/http"
 	"path/filepath"
 	"time"
+
+	"github.com/pawl-project/pawl/reconciler/access/satoken"
+	"github.com/pawl-project/pawl/schema"
 )
 
 // Options says where an Access finds its credentials.
 type Options struct {
 	DataDir string // the instance's: tokens and keys lie there
 	TLS     TLSOptions
+	Issuer  string           // of service accounts' tokens; "": satoken.DefaultIssuer
 	Now     func() time.Time // nil means time.Now
 	Logger  *slog.Logger     // nil means slog.Default()
 }
 
 // An Access knows who may come in. It is safe for use by many goroutines.
 type Access struct {
-	o      Options
-	fixed  []secret // the administrator's and the viewer's token
-	people *people
-	certs  *certs
-	face   face
-	wrong  *attempts
-	log    *slog.Logger
+	o        Options
+	fixed    []secret // the administrator's and the viewer's token
+	people   *people
+	certs    *certs
+	accounts *accounts
+	face     face
+	wrong    *attempts
+	log      *slog.Logger
 }
 
 // Open reads the credentials of an instance and makes those that are missing.
@@ -43,17 +48,22 @@ func Open(o Options) (*Access, error) {
 	if err != nil {
 		return nil, err
 	}
+	pods, err := openAccounts(o.DataDir, o.Issuer)
+	if err != nil {
+		return nil, err
+	}
 	f, err := openFace(o, ca)
 	if err != nil {
 		return nil, err
 	}
 	a := &Access{
-		o:      o,
-		people: newPeople(PeopleFile(o.DataDir), o.Logger),
-		certs:  newCerts(ca),
-		face:   f,
-		wrong:  newAttempts(o.Now),
-		log:    o.Logger,
+		o:        o,
+		people:   newPeople(PeopleFile(o.DataDir), o.Logger),
+		certs:    newCerts(ca),
+		accounts: pods,
+		face:     f,
+		wrong:    newAttempts(o.Now),
+		log:      o.Logger,
 	}
 	for _, role := range []Role{Admin, View} {
 		token, err := LoadToken(TokenFile(o.DataDir, role))
@@ -101,21 +111,24 @@ func (c credential) still(now time.Time) bool {
 type finding int
 
 const (
-	none  finding = iota // no credential was given
-	wrong                // one was given that opens nothing
+	none    finding = iota // no credential was given
+	wrong                  // one was given that opens nothing
+	unknown                // one was given of which nobody can tell yet
 	right
 )
 
 // identify looks at the Authorization header, which wins as the more deliberate
 // of the two, and else at the client certificate.
 func (a *Access) identify(r *http.Request) (credential, finding) {
-	c, given := a.byHeader(r)
+	c, given, err := a.byHeader(r)
 	if !given {
 		c, given = a.byCertificate(r)
 	}
 	switch {
 	case !given:
 		return credential{}, none
+	case errors.Is(err, schema.ErrUnavailable):
+		return credential{}, unknown
 	case c.user.Name == "":
 		return credential{}, wrong
 	default:
@@ -123,21 +136,26 @@ func (a *Access) identify(r *http.Request) (credential, finding) {
 	}
 }
 
-// byHeader returns the zero credential for a wrong one, and so does byCertificate.
-func (a *Access) byHeader(r *http.Request) (c credential, given bool) {
+// byHeader returns a credential without a user for a wrong one, and so does
+// byCertificate. The error says why a token of a service account is none.
+func (a *Access) byHeader(r *http.Request) (c credential, given bool, err error) {
 	token, given := bearer(r)
 	if token == "" {
-		return credential{}, given
+		return credential{}, given, nil
+	}
+	if satoken.Looks(token) {
+		c, err = a.byAccount(token)
+		return c, true, err
 	}
 	hash := hashOf(token)
 	for _, s := range a.fixed {
 		if s.hash.equal(hash) {
-			return credential{user: s.user}, true
+			return credential{user: s.user}, true, nil
 		}
 	}
 	again := func(now time.Time) (User, bool) { return a.people.find(hash, now) }
 	u, _ := again(a.o.Now())
-	return credential{u, again}, true
+	return credential{u, again}, true, nil
 }
 
 func (a *Access) byCertificate(r *http.Request) (c credential, given bool) {

@@ -92,10 +92,21 @@ func loadKey(file string) (*ecdsa.PrivateKey, error) {
 	if block == nil {
 		return nil, fmt.Errorf("%s holds no key: %w", file, schema.ErrRefused)
 	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	key, ok := parsed.(*ecdsa.PrivateKey)
-	if err != nil || !ok { // the cause may repeat bytes of the key
+	key, err := parseKey(block.Bytes)
+	if err != nil { // the cause may repeat bytes of the key
 		return nil, fmt.Errorf("%s holds no ECDSA key: %w", file, schema.ErrRefused)
+	}
+	return key, nil
+}
+
+func parseKey(der []byte) (*ecdsa.PrivateKey, error) {
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, err
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, errors.New("not an ECDSA key")
 	}
 	return key, nil
 }

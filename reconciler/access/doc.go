@@ -2,9 +2,12 @@
 // the caller may do, and how the connection is kept from others' eyes.
 //
 // Who: a bearer token (the administrator's and the viewer's, made at the first
-// start, and named ones for people) or a client certificate of the cluster's own
-// authority. What: two roles, admin and view, with Kubernetes' meaning. How: TLS
-// with a serving certificate made and renewed here, or with one's own.
+// start, and named ones for people), a client certificate of the cluster's own
+// authority, or a pod by the token of its service account, which is made and read
+// here and dies with the pod. What: two roles, admin and view, with Kubernetes'
+// meaning. A service account has neither, and may only ask what it is and what
+// there is to ask for, until its manifest names one (schema.AnnotationRole). How:
+// TLS with a serving certificate made and renewed here, or with one's own.
 //
 // It refuses to keep a named token itself (only its hash is stored), to say of a
 // wrong credential what is wrong with it, to write a token or a key into a log

@@ -27,7 +27,12 @@ func (a *Access) Guard(next http.Handler) http.Handler {
 			return
 		}
 		dontListen(w, r)
-		if found == wrong && !a.hold(r) {
+		switch {
+		case found == unknown:
+			w.Header().Set("Retry-After", "1")
+			WriteStatus(w, http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, "the server does not know the pods yet, try again")
+			return
+		case found == wrong && !a.hold(r):
 			tooMany(w)
 			return
 		}
@@ -63,6 +68,9 @@ func (a *Access) Git(next http.Handler) http.Handler {
 			a.admit(next, w, r, c)
 		case found == right:
 			http.Error(w, "the repository is open to the role admin only", http.StatusForbidden)
+		case found == unknown:
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "the server does not know the pods yet, try again", http.StatusServiceUnavailable)
 		case found == wrong && !a.hold(r):
 			w.Header().Set("Retry-After", retryAfter)
 			http.Error(w, "too many wrong attempts, try again later", http.StatusTooManyRequests)

@@ -30,6 +30,10 @@ type User struct {
 	Name   string
 	Groups []string // never written to after the User was made
 	Role   Role     // "" for a certificate of the cluster that names no role
+	// UID and Extra are those of a service account, as Kubernetes has them: of the
+	// account, and which pod asks. Never written to after the User was made.
+	UID   string
+	Extra map[string][]string
 }
 
 // newUser is a user of a role, with the groups of further organizations.
