@@ -46,3 +46,10 @@ func restartPause(level int) time.Duration {
 	}
 	return doubled(firstPause, level-2)
 }
+
+// span is a field's seconds as a duration. Who asks for hundreds of years gets
+// one hundred: more does not fit, and would turn to none at all.
+func span(seconds int64) time.Duration {
+	const most = 100 * 365 * 24 * 3600
+	return time.Duration(min(max(seconds, 0), most)) * time.Second
+}

@@ -27,7 +27,7 @@ func gracePeriod(p *corev1.Pod) time.Duration {
 	case p.Spec.TerminationGracePeriodSeconds != nil:
 		s = *p.Spec.TerminationGracePeriodSeconds
 	}
-	return time.Duration(max(s, 0)) * time.Second
+	return span(s)
 }
 
 // unwell says whether a running container is to be stopped so that it can be
@@ -47,7 +47,7 @@ func (d *decision) unwell(e entry) (grace time.Duration, yes bool) {
 	if !d.postStarted(e.Container, n) || probe == nil || probe.TerminationGracePeriodSeconds == nil {
 		return gracePeriod(d.want), true
 	}
-	return time.Duration(*probe.TerminationGracePeriodSeconds) * time.Second, true
+	return span(*probe.TerminationGracePeriodSeconds), true
 }
 
 // remove takes the pod away: stop, kill, then delete container by container,

@@ -233,7 +233,7 @@ func (v *view) expired() bool {
 // deadline is when activeDeadlineSeconds pass; zero when there are none.
 func (v *view) deadline() time.Time {
 	if s := v.want.Spec.ActiveDeadlineSeconds; s != nil {
-		return v.startTime().Add(time.Duration(*s) * time.Second)
+		return v.startTime().Add(span(*s))
 	}
 	return time.Time{}
 }
