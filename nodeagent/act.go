@@ -270,6 +270,7 @@ func (w *worker) startContainer(ctx context.Context, want *corev1.Pod, seen pod.
 	}
 	defer release()
 	c, err := w.a.cfg.Runtime.Start(ctx, *r)
+	err = masked(err, r.Sealed)
 	note.Image = pod.ImageNote{} // asked for again before the next attempt: it may have been removed
 	if w.note(&note.Start, pod.ReasonCreate, act, err) {
 		w.tellStarted(act.Container, c)
@@ -281,17 +282,22 @@ func (w *worker) startContainer(ctx context.Context, want *corev1.Pod, seen pod.
 
 func (w *worker) startRequest(want *corev1.Pod, seen pod.Seen, act pod.Start) (*StartRequest, error) {
 	c := container(want, act.Container).DeepCopy()
-	env, err := resolveEnv(environment{pod: want, container: c, objects: w.a.objects,
-		podIP: seen.Sandbox.IP, hostIP: w.known.HostIP, node: w.a.capacity()})
+	e := environment{pod: want, container: c, objects: w.a.objects,
+		podIP: seen.Sandbox.IP, hostIP: w.known.HostIP, node: w.a.capacity()}
+	var sealed []string
+	if usesVariables(c) {
+		sealed = e.sealedValues()
+	}
+	env, err := resolveEnv(e)
 	if err != nil {
-		return nil, err
+		return nil, masked(err, sealed)
 	}
 	if err := expandArgs(c, env); err != nil {
-		return nil, err
+		return nil, masked(err, sealed)
 	}
 	mounts, err := w.a.cfg.Volumes.Mounts(want, c)
 	if err != nil {
-		return nil, err
+		return nil, masked(err, sealed)
 	}
 	list := make([]string, len(env))
 	for i, v := range env {
@@ -300,7 +306,7 @@ func (w *worker) startRequest(want *corev1.Pod, seen pod.Seen, act pod.Start) (*
 	return &StartRequest{
 		Pod: want, Container: c, Attempt: act.Attempt, Backoff: act.Backoff,
 		Init:  slices.ContainsFunc(want.Spec.InitContainers, func(x corev1.Container) bool { return x.Name == c.Name }),
-		Image: w.images[act.Container], Env: list, Mounts: mounts, SandboxIP: seen.Sandbox.IP,
+		Image: w.images[act.Container], Env: list, Mounts: mounts, SandboxIP: seen.Sandbox.IP, Sealed: sealed,
 	}, nil
 }
 

@@ -101,6 +101,9 @@ type StartRequest struct {
 	Env       []string // K=V, resolved, in order; the image's own environment comes before
 	Mounts    []Mount
 	SandboxIP string
+	// Sealed are values of Secrets that stand in Container or Mounts. What is told
+	// of a start that fails is masked by them; see Mask.
+	Sealed []string
 }
 
 // Mount is one bind mount into a container.

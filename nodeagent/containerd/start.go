@@ -84,7 +84,7 @@ func (r *Runtime) start(ctx context.Context, q nodeagent.StartRequest) (pod.Cont
 	if err != nil {
 		return pod.Container{}, r.undo(id, rec, err)
 	}
-	c, err := r.run(ctx, rec, mounts)
+	c, err := r.run(ctx, rec, mounts, q.Sealed)
 	if err == nil && c.StartError != "" && r.wasCutOff(id) {
 		return pod.Container{}, r.undo(id, rec, fmt.Errorf("after a start that was cut off: %s: %w", c.StartError, schema.ErrUnavailable))
 	}
@@ -211,7 +211,7 @@ func (r *Runtime) labels(q nodeagent.StartRequest, image *imageInfo) map[string]
 }
 
 // run makes the task and starts it.
-func (r *Runtime) run(ctx context.Context, rec *record, mounts []mount.Mount) (pod.Container, error) {
+func (r *Runtime) run(ctx context.Context, rec *record, mounts []mount.Mount, sealed []string) (pod.Container, error) {
 	l, err := r.openLog(rec)
 	if err != nil {
 		return pod.Container{}, r.undo(rec.ID, rec, err)
@@ -219,7 +219,7 @@ func (r *Runtime) run(ctx context.Context, rec *record, mounts []mount.Mount) (p
 	if err := r.createTask(ctx, rec, mounts); err != nil {
 		l.cut()
 		l.writer.close()
-		return r.failed(ctx, rec, err)
+		return r.failed(ctx, rec, err, sealed)
 	}
 	r.read(rec.ID, l)
 	if err := l.writer.markStarted(); err != nil {
@@ -228,7 +228,7 @@ func (r *Runtime) run(ctx context.Context, rec *record, mounts []mount.Mount) (p
 	began := time.Now()
 	_, err = r.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: rec.ID})
 	if err != nil {
-		return r.failed(ctx, rec, errgrpc.ToNative(err))
+		return r.failed(ctx, rec, errgrpc.ToNative(err), sealed)
 	}
 	r.mu.Lock()
 	rec.StartedAt = began
@@ -274,8 +274,9 @@ func (r *Runtime) createTask(ctx context.Context, rec *record, mounts []mount.Mo
 // failed keeps a container that cannot be started, as exited, when that is the
 // manifest's or the image's fault; otherwise the start is undone and can be tried
 // again.
-func (r *Runtime) failed(ctx context.Context, rec *record, cause error) (pod.Container, error) {
+func (r *Runtime) failed(ctx context.Context, rec *record, cause error, sealed []string) (pod.Container, error) {
 	text, ok := startFault(cause)
+	text = nodeagent.Mask(text, sealed)
 	if !ok {
 		return pod.Container{}, r.undo(rec.ID, rec, unavailable("make its process", cause))
 	}
