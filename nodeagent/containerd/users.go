@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -140,6 +141,9 @@ func userOf(ctx context.Context, image *imageInfo, p *corev1.Pod, c *corev1.Cont
 	if err != nil {
 		return specs.User{}, fmt.Errorf("user %q: %s: %w", spec, oneLine(err), schema.ErrRefused)
 	}
+	if err := checkGroups(p, gid); err != nil {
+		return specs.User{}, err
+	}
 	u := specs.User{UID: uint32(found.Uid), GID: uint32(found.Gid)}
 	if gid != nil {
 		u.GID = uint32(*gid)
@@ -159,6 +163,27 @@ func userOf(ctx context.Context, image *imageInfo, p *corev1.Pod, c *corev1.Cont
 	slices.Sort(groups)
 	u.AdditionalGids = slices.Compact(groups)
 	return u, nil
+}
+
+// checkGroups refuses numbers that the kernel does not take: cut to its size, some
+// are root's.
+func checkGroups(p *corev1.Pod, runAs *int64) error {
+	var all []int64
+	if runAs != nil {
+		all = append(all, *runAs)
+	}
+	if sc := p.Spec.SecurityContext; sc != nil {
+		all = append(all, sc.SupplementalGroups...)
+		if sc.FSGroup != nil {
+			all = append(all, *sc.FSGroup)
+		}
+	}
+	for _, g := range all {
+		if g < 0 || g > math.MaxInt32 {
+			return fmt.Errorf("group %d: must be between 0 and %d: %w", g, math.MaxInt32, schema.ErrRefused)
+		}
+	}
+	return nil
 }
 
 func runAs(p *corev1.Pod, c *corev1.Container) (uid, gid *int64) {
