@@ -70,8 +70,9 @@ func checkNonRoot(p *corev1.Pod, c *corev1.Container, uid uint32) error {
 	return nil
 }
 
-// capabilities are the default ones without drop, with add; all for a privileged
-// container. What this machine cannot give nobody gets.
+// capabilities are the default ones with add, without drop; all for a privileged
+// container. What is both added and dropped is dropped, as containerd has it for
+// Kubernetes; ALL comes before single ones. What this machine cannot give nobody gets.
 func (h host) capabilities(s security) (*specs.LinuxCapabilities, error) {
 	set := map[string]bool{}
 	put := func(list []string, on bool) {
@@ -86,14 +87,11 @@ func (h host) capabilities(s security) (*specs.LinuxCapabilities, error) {
 	}
 	if slices.ContainsFunc(s.drop, isAll) && !s.privileged {
 		clear(set)
-		if slices.ContainsFunc(s.add, isAll) {
-			put(everything, true)
-		}
 	}
 	for _, change := range []struct {
 		list []corev1.Capability
 		on   bool
-	}{{s.drop, false}, {s.add, true}} {
+	}{{s.add, true}, {s.drop, false}} {
 		for _, c := range change.list {
 			if isAll(c) || s.privileged {
 				continue

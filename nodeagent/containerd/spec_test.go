@@ -57,6 +57,8 @@ func TestCapabilities(t *testing.T) {
 		"drop":                  {h: all, s: security{drop: []corev1.Capability{"NET_RAW"}}, lack: []string{"CAP_NET_RAW"}, n: 13},
 		"add ALL":               {h: all, s: security{add: []corev1.Capability{"ALL"}}, n: 41},
 		"add ALL, drop one":     {h: all, s: security{add: []corev1.Capability{"ALL"}, drop: []corev1.Capability{"SYS_ADMIN"}}, lack: []string{"CAP_SYS_ADMIN"}, n: 40},
+		"add and drop ALL":      {h: all, s: security{add: []corev1.Capability{"ALL"}, drop: []corev1.Capability{"ALL"}}, n: 0},
+		"add and drop one":      {h: all, s: security{add: []corev1.Capability{"SYS_ADMIN"}, drop: []corev1.Capability{"CAP_SYS_ADMIN"}}, lack: []string{"CAP_SYS_ADMIN"}, n: 14},
 		"privileged":            {h: all, s: security{privileged: true, drop: []corev1.Capability{"ALL"}}, n: 41},
 		"what the machine has":  {h: without, s: security{privileged: true}, lack: []string{"CAP_SYS_RESOURCE"}, n: 40},
 		"what it does not have": {h: without, s: security{add: []corev1.Capability{"SYS_RESOURCE"}}, lack: []string{"CAP_SYS_RESOURCE"}, n: 14},
@@ -253,6 +255,9 @@ func TestRefusedSpecs(t *testing.T) {
 		},
 		"AppArmor that is not there": func(c *corev1.Container) {
 			c.SecurityContext = &corev1.SecurityContext{AppArmorProfile: &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeRuntimeDefault}}
+		},
+		"group whose number is cut to root's": func(c *corev1.Container) {
+			c.SecurityContext = &corev1.SecurityContext{RunAsGroup: ptr.To(int64(1) << 32)}
 		},
 		"unknown user": func(c *corev1.Container) { c.Image = "nobody:1" },
 		"no command":   func(c *corev1.Container) { c.Image = "nobody:1"; c.Command = nil },
