@@ -116,7 +116,9 @@ func probeTransport() *http.Transport {
 	return &http.Transport{
 		DisableKeepAlives:  true,
 		DisableCompression: true,
-		TLSClientConfig:    &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // as Kubernetes' probes
+		// The answer comes from whatever runs in the pod.
+		MaxResponseHeaderBytes: 64 << 10,
+		TLSClientConfig:        &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // as Kubernetes' probes
 	}
 }
 
@@ -160,9 +162,10 @@ func (t probeTarget) request(ctx context.Context, a *corev1.HTTPGetAction) (*htt
 	if err != nil {
 		return nil, err
 	}
-	u, err := url.Parse(a.Path)
-	if err != nil {
-		return nil, fmt.Errorf("httpGet path %q: %w", a.Path, schema.ErrRefused)
+	path := "/" + strings.TrimPrefix(a.Path, "/")
+	u, err := url.ParseRequestURI(path)
+	if err != nil { // it is not escaped as it should be
+		u = &url.URL{Path: path}
 	}
 	u.Scheme, u.Host = "http", addr
 	if a.Scheme == corev1.URISchemeHTTPS {
@@ -172,15 +175,27 @@ func (t probeTarget) request(ctx context.Context, a *corev1.HTTPGetAction) (*htt
 	if err != nil {
 		return nil, err
 	}
-	r.Header.Set("User-Agent", "kube-probe/1.36 pawl")
-	r.Header.Set("Accept", "*/*")
 	for _, h := range a.HTTPHeaders {
 		if strings.EqualFold(h.Name, "Host") {
 			r.Host = h.Value
+			continue
 		}
 		r.Header.Add(h.Name, h.Value)
 	}
+	otherwise(r.Header, "User-Agent", "kube-probe/1.36 pawl")
+	otherwise(r.Header, "Accept", "*/*")
 	return r, nil
+}
+
+// otherwise sets a header that the manifest does not. One that it sets to nothing
+// is not sent.
+func otherwise(h http.Header, name, value string) {
+	if _, ok := h[name]; !ok {
+		h.Set(name, value)
+	}
+	if name != "User-Agent" && h.Get(name) == "" { // without one Go sends its own, with an empty one none
+		h.Del(name)
+	}
 }
 
 // address is host:port; the host is the pod's unless named, the port a number or

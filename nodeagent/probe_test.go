@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -94,6 +95,73 @@ func TestProbes(t *testing.T) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// TestProbeHeaders: what the manifest says of a header replaces our own word.
+func TestProbeHeaders(t *testing.T) {
+	var got http.Header
+	var path string
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got, path = r.Header, r.URL.Path }))
+	defer s.Close()
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		path      string
+		headers   []corev1.HTTPHeader
+		wantPath  string
+		wantAgent []string
+		want      []string // Accept
+	}{
+		"own words":            {"/", nil, "/", []string{"kube-probe/1.36 pawl"}, []string{"*/*"}},
+		"manifest's":           {"/", []corev1.HTTPHeader{{Name: "user-agent", Value: "curl"}, {Name: "accept", Value: "text/plain"}}, "/", []string{"curl"}, []string{"text/plain"}},
+		"nothing":              {"/", []corev1.HTTPHeader{{Name: "User-Agent"}, {Name: "Accept"}}, "/", nil, nil},
+		"path that is no URL":  {"a:b/%zz", nil, "/a:b/%zz", []string{"kube-probe/1.36 pawl"}, []string{"*/*"}},
+		"path without a slash": {"ok", nil, "/ok", []string{"kube-probe/1.36 pawl"}, []string{"*/*"}},
+	} {
+		got, path = nil, ""
+		p := &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: c.path, Port: intstr.Parse(u.Port()), HTTPHeaders: c.headers}}}
+		if err := newProber(nil)(t.Context(), probeTarget{ip: u.Hostname(), container: &corev1.Container{}}, p); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if path != c.wantPath || !slices.Equal(got["User-Agent"], c.wantAgent) || !slices.Equal(got["Accept"], c.want) {
+			t.Errorf("%s: asked for %q with User-Agent %q and Accept %q; want %q with %q and %q", name, path, got["User-Agent"], got["Accept"], c.wantPath, c.wantAgent, c.want)
+		}
+	}
+}
+
+// TestProbeAnswerIsBounded: a container that answers without end costs the agent
+// no more than a little memory.
+func TestProbeAnswerIsBounded(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				line := []byte("X: " + strings.Repeat("x", 4000) + "\r\n")
+				_, err := c.Write([]byte("HTTP/1.1 200 OK\r\n"))
+				for range 1000 {
+					if err == nil {
+						_, err = c.Write(line)
+					}
+				}
+			}()
+		}
+	}()
+	p := &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt(l.Addr().(*net.TCPAddr).Port)}}}
+	err = newProber(nil)(t.Context(), probeTarget{ip: "127.0.0.1", container: &corev1.Container{}}, p)
+	if err == nil || !strings.Contains(err.Error(), "headers exceeded") {
+		t.Errorf("4 MiB of headers: %v", err)
 	}
 }
 
