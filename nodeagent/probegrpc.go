@@ -21,7 +21,8 @@ func probeGRPC(ctx context.Context, t probeTarget, a *corev1.GRPCAction) (err er
 	if err != nil {
 		return err
 	}
-	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent("kube-probe/1.36 pawl"))
+	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithUserAgent("kube-probe/1.36 pawl"), grpc.WithNoProxy())
 	if err != nil {
 		return fmt.Errorf("gRPC probe of %s: %w", addr, err)
 	}
