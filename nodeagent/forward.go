@@ -40,21 +40,30 @@ func (a *agent) streamForward(ctx context.Context, rt Forwarder, r kv.StreamRequ
 	if err := s.Accept(); err != nil {
 		return err
 	}
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer context.AfterFunc(ctx, func() { abort(conn) })()
 	var there error
 	var g sync.WaitGroup
 	g.Go(func() {
 		if there = toPod(ctx, conn, s); there != nil {
-			conn.Close() // the other direction has no sense any more
+			abort(conn) // the other direction has no sense any more
 		}
 	})
 	back := fromPod(ctx, conn, s)
 	if back != nil {
-		conn.Close()
+		abort(conn)
 		s.Close(back) // what waits for more input
 	}
 	g.Wait()
 	return errors.Join(back, there)
+}
+
+// abort ends a connection so that the pod's program does not take what it heard
+// for everything.
+func abort(conn net.Conn) {
+	if c, ok := conn.(interface{ SetLinger(sec int) error }); ok {
+		_ = c.SetLinger(0) //nolint:errcheck // it may have ended
+	}
+	conn.Close()
 }
 
 // toPod writes what comes to the connection. When the pod takes no more the rest

@@ -279,7 +279,7 @@ func (g *streamRig) await(what string, ok func() bool) {
 	}
 }
 
-// However the other side goes, the pod's server hears of it.
+// However the other side goes, the pod's server hears of it, and that it is no end.
 func TestForwardWhoseClientIsGone(t *testing.T) {
 	for name, vanish := range map[string]func(g *streamRig, s *kv.Stream){
 		"it closes":             func(_ *streamRig, s *kv.Stream) { s.Close(nil) },
@@ -300,7 +300,10 @@ func TestForwardWhoseClientIsGone(t *testing.T) {
 			}
 			vanish(g, s)
 			select {
-			case <-gone:
+			case err := <-gone:
+				if err == nil {
+					t.Error("the pod's server takes what it heard for everything")
+				}
 			case <-time.After(20 * time.Second):
 				t.Error("the pod's server still waits")
 			}

@@ -141,6 +141,9 @@ func (e *echo) CloseSend() error {
 // Close implements stream.Conn.
 func (e *echo) Close(error) { _ = e.CloseSend() }
 
+// Context implements stream.Conn.
+func (*echo) Context() context.Context { return context.Background() }
+
 func TestOverTheRealAPI(t *testing.T) {
 	f := newFrontDoor(t)
 	marks := map[string]string{schema.AnnotationRevision: records[0].Commit, schema.AnnotationSource: "web.yaml:1", schema.AnnotationAuthor: "Ada <ada@example.org>"}

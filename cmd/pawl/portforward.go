@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
@@ -231,7 +232,7 @@ func (f *forwarding) closeAll() {
 	f.open = map[io.Closer]struct{}{}
 	f.mu.Unlock()
 	for c := range all {
-		c.Close()
+		abort(c)
 	}
 }
 
@@ -262,26 +263,77 @@ func (f *forwarding) carry(conn net.Conn, port uint16) error {
 	if err != nil {
 		return err
 	}
-	var g sync.WaitGroup
-	defer g.Wait()
-	g.Go(func() {
-		_, err := io.Copy(data, conn)
-		if err == nil {
-			data.Close()
-		} else {
-			_ = data.Reset()
-		}
-	})
-	_, _ = io.Copy(conn, data)
+	x := &crossing{conn: conn, session: session, data: data, fault: fault}
+	defer x.up.Wait()
+	x.up.Go(x.send)
+	return x.receive()
+}
+
+// A crossing is one connection that is carried.
+type crossing struct {
+	conn        net.Conn // of a program here
+	session     httpstream.Connection
+	data, fault httpstream.Stream
+
+	up   sync.WaitGroup
+	said atomic.Bool // the program here says no more, and the pod was told
+}
+
+// send carries what the program here says.
+func (x *crossing) send() {
+	if _, err := io.Copy(x.data, x.conn); err != nil {
+		_ = x.data.Reset()
+		return
+	}
+	x.said.Store(true)
+	_ = x.data.Close()
+}
+
+// receive carries what the pod says. An end that is none, because the pod's
+// program, the pod or the server is gone, is no end for the program here.
+func (x *crossing) receive() error {
+	if _, err := io.Copy(x.conn, x.data); err != nil {
+		_ = x.data.Reset()
+		return nil // the program here has gone, and wants to hear nothing
+	}
 	// What the pod has ended, it may still listen to; a program here that waits
-	// for it sees the end.
-	if tcp, ok := conn.(*net.TCPConn); ok {
+	// for it sees the end. Where both have ended it is known at once how.
+	cut := x.wasCut()
+	if tcp, ok := x.conn.(*net.TCPConn); ok && !cut && !x.said.Load() {
 		_ = tcp.CloseWrite()
 	}
-	text, err := io.ReadAll(fault)
-	conn.Close()
+	text, err := io.ReadAll(x.fault)
+	if cut || len(text) > 0 || x.lost() {
+		abort(x.conn)
+	} else {
+		x.conn.Close()
+	}
 	if err == nil && len(text) > 0 {
 		err = errors.New(string(text))
 	}
 	return err
+}
+
+// wasCut says whether the pod's half ended without its end.
+func (x *crossing) wasCut() bool {
+	s, ok := x.data.(interface{ IsFinished() bool })
+	return x.lost() || ok && !x.said.Load() && s.IsFinished()
+}
+
+func (x *crossing) lost() bool {
+	select {
+	case <-x.session.CloseChan():
+		return true
+	default:
+		return false
+	}
+}
+
+// abort ends a connection so that the program here does not take what it heard
+// for everything.
+func abort(c io.Closer) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	c.Close()
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -266,23 +267,22 @@ func (f *forwarding) connect(p *forwardPair) error {
 		return err
 	}
 	defer c.Close(nil)
-	up := make(chan struct{})
+	x := &forwardInput{Stream: p.data, session: f.conn}
+	up := make(chan error, 1)
 	f.open.Go(func() { // ends with the stream of data, which ends with the session
-		defer close(up)
-		if sendAll(ctx, c, p.data) != nil {
+		err := sendAll(ctx, c, x)
+		if err != nil {
 			cancel()
 		}
+		up <- err
 	})
 	err = receiveAll(ctx, c, p.data)
 	if err == nil && f.ctx.Err() == nil {
 		// The pod says no more. What the client still says goes to it until one of
 		// them has enough: the client resets, or the node closes.
+		x.closed.Store(true)
 		_ = p.data.Close() //nolint:errcheck // the client is gone then
-		select {
-		case <-up:
-		case <-f.ctx.Done():
-		case <-time.After(forwardLinger):
-		}
+		f.linger(c, up)
 	}
 	c.Close(nil)
 	_ = p.data.Reset() //nolint:errcheck // ends sendAll, if it still reads
@@ -292,6 +292,56 @@ func (f *forwarding) connect(p *forwardPair) error {
 // forwardLinger is how long a client may go on to send after the pod has ended
 // its side.
 const forwardLinger = 30 * time.Second
+
+// linger waits until the client has said everything and the node has handed it
+// over: closed before, the stream would drop what is on its way.
+func (f *forwarding) linger(c Conn, up <-chan error) {
+	t := time.NewTimer(forwardLinger)
+	defer t.Stop()
+	select {
+	case err := <-up:
+		if err != nil {
+			return
+		}
+	case <-f.ctx.Done():
+		return
+	case <-t.C:
+		return
+	}
+	select {
+	case <-c.Context().Done():
+	case <-f.ctx.Done():
+	case <-t.C:
+	}
+}
+
+// errClientGone is why a connection is cut off instead of ended.
+var errClientGone = errors.New("the client went without an end")
+
+// A forwardInput is what the client sends on a connection. SPDY's Read tells of
+// every end as if the client had said all it had to say.
+type forwardInput struct {
+	httpstream.Stream
+	session httpstream.Connection
+	closed  atomic.Bool // by this side, too
+}
+
+// Read implements io.Reader.
+func (x *forwardInput) Read(p []byte) (int, error) {
+	n, err := x.Stream.Read(p)
+	if !errors.Is(err, io.EOF) {
+		return n, err
+	}
+	select {
+	case <-x.session.CloseChan(): // it is closed before its streams are
+		return n, errClientGone
+	default:
+	}
+	if s, ok := x.Stream.(interface{ IsFinished() bool }); ok && !x.closed.Load() && s.IsFinished() {
+		return n, errClientGone // neither side has ended its half: it was reset
+	}
+	return n, err
+}
 
 // sendAll carries what the client sends. nil at its end, which the node is told.
 func sendAll(ctx context.Context, c Conn, from io.Reader) error {

@@ -88,6 +88,8 @@ func (c *fakeConn) CloseSend() error {
 
 func (c *fakeConn) Close(error) { c.cancel(errClosed) }
 
+func (c *fakeConn) Context() context.Context { return c.ctx }
+
 var errClosed = errors.New("closed by the control plane")
 
 // A nodeSide is what a node's handler speaks with.

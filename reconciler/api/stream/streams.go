@@ -43,6 +43,8 @@ type Conn interface {
 	CloseSend() error
 	// Close ends both directions at once; err, when there is one, is told to the node.
 	Close(err error)
+	// Context ends when both directions have ended, whoever ended them.
+	Context() context.Context
 }
 
 // Over is the Dialer of the streams over NATS.
