@@ -44,6 +44,9 @@ func runTests(m *testing.M) (code int, err error) {
 	if testDir, err = os.MkdirTemp("", "pc"); err != nil {
 		return 1, err
 	}
+	if err := os.Chmod(testDir, 0o711); err != nil { // pods with users of their own must get through
+		return 1, err
+	}
 	defer func() {
 		if e := clearTestDir(testDir); e != nil && err == nil {
 			code, err = 1, e

@@ -109,7 +109,7 @@ func setLoopbackUp() error {
 // unpinNamespaces undoes pinNamespaces, all or part of it.
 func unpinNamespaces(dir string) error {
 	var faults []error
-	for _, k := range []nsKind{nsNet, nsIPC, nsUTS, nsPID} {
+	for _, k := range []nsKind{nsNet, nsIPC, nsUTS, nsPID, nsUser} {
 		faults = append(faults, unmount(filepath.Join(dir, k.name)))
 	}
 	return errors.Join(faults...)

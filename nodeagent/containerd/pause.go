@@ -63,7 +63,7 @@ func (r *Runtime) startPause(uid types.UID, dir string, kinds []nsKind) (err err
 	if err := r.joinPauseCgroup(uid, pid); err != nil {
 		return err
 	}
-	if err := pinPID(pid, filepath.Join(dir, nsPID.name)); err != nil {
+	if err := pinOf(pid, nsPID, dir); err != nil {
 		return err
 	}
 	if _, err := hold.Write([]byte{1}); err != nil {
@@ -95,36 +95,49 @@ func runPause(program []byte, root, dir string, kinds []nsKind, wait *os.File) (
 	return pid, <-done
 }
 
-// pauseOnThread starts the program from within a file system of its own. That
-// is in a mount namespace which has nothing else mounted: a copy of the host's
-// mounts would hold the other pods' volumes after they are unmounted.
-func pauseOnThread(program []byte, root string, joined []*os.File, wait int) (int, error) {
+// leaveFiles gives the thread a file system that holds the program alone, and
+// what it starts no more rights. That is in a mount namespace which has nothing
+// else mounted: a copy of the host's mounts would hold the other pods' volumes
+// after they are unmounted. proc is "" or where /proc is mounted.
+func leaveFiles(program []byte, root, proc string) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return 0, fmt.Errorf("unshare: %w", err)
+		return fmt.Errorf("unshare: %w", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return 0, fmt.Errorf("part the mounts from the host's: %w", err)
+		return fmt.Errorf("part the mounts from the host's: %w", err)
 	}
 	const flags = unix.MS_NOSUID | unix.MS_NODEV
 	if err := unix.Mount(pauseName, root, "tmpfs", flags, "mode=0555,size=64k,nr_inodes=4"); err != nil {
-		return 0, fmt.Errorf("mount its root: %w", err)
+		return fmt.Errorf("mount its root: %w", err)
 	}
 	if err := os.WriteFile(filepath.Join(root, pauseName), program, 0o555); err != nil {
-		return 0, err
+		return err
+	}
+	if proc != "" {
+		at := filepath.Join(root, proc)
+		if err := errors.Join(os.Mkdir(at, 0o555), unix.Mount("proc", at, "proc", flags|unix.MS_NOEXEC, "")); err != nil {
+			return fmt.Errorf("mount its /proc: %w", err)
+		}
 	}
 	if err := unix.Mount("", root, "", unix.MS_REMOUNT|unix.MS_RDONLY|flags, ""); err != nil {
-		return 0, fmt.Errorf("close its root: %w", err)
+		return fmt.Errorf("close its root: %w", err)
 	}
 	if err := errors.Join(unix.Chdir(root), unix.PivotRoot(".", "."), unix.Unmount(".", unix.MNT_DETACH), unix.Chdir("/")); err != nil {
-		return 0, fmt.Errorf("leave the host's files: %w", err)
+		return fmt.Errorf("leave the host's files: %w", err)
+	}
+	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+}
+
+// pauseOnThread starts the program from within a file system of its own, in the
+// pod's namespaces.
+func pauseOnThread(program []byte, root string, joined []*os.File, wait int) (int, error) {
+	if err := leaveFiles(program, root, ""); err != nil {
+		return 0, err
 	}
 	for _, f := range joined {
 		if err := unix.Setns(int(f.Fd()), 0); err != nil {
 			return 0, fmt.Errorf("join %s: %w", f.Name(), err)
 		}
-	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return 0, err
 	}
 	return syscall.ForkExec("/"+pauseName, []string{"/" + pauseName}, &syscall.ProcAttr{
 		Dir: "/", Env: []string{}, Files: []uintptr{uintptr(wait)},
@@ -151,18 +164,6 @@ func (r *Runtime) joinPauseCgroup(uid types.UID, pid int) error {
 		if err := writeCgroup(dir, "cgroup.procs", strconv.Itoa(pid)); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-func pinPID(pid int, at string) error {
-	f, err := os.OpenFile(at, os.O_CREATE|os.O_RDONLY, 0o444)
-	if err != nil {
-		return err
-	}
-	f.Close()
-	if err := unix.Mount(fmt.Sprintf("/proc/%d/ns/pid", pid), at, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("pin the pid namespace: %w", err)
 	}
 	return nil
 }

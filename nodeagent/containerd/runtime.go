@@ -71,6 +71,7 @@ type Runtime struct {
 
 	locks  podLocks
 	layers layers
+	ranges sync.Mutex // held while a range of users is chosen
 
 	mu      sync.Mutex
 	loaded  bool                          // records holds everything of ours; false again after doubt

@@ -25,6 +25,8 @@ import (
 //	net ipc uts        pinned namespaces (those that are not the host's)
 //	pid pause          of a pod whose containers share their processes: the pinned
 //	                   namespace, and where its process 1 has its root
+//	users user         of a pod with users of its own: which, and the pinned namespace
+//	mapped             mounts that translate users, per container that is being started
 //	shm                tmpfs, the containers' /dev/shm
 //	hosts hostname resolv.conf
 //	io                 FIFOs of its containers' input and output
@@ -46,6 +48,7 @@ type sandboxRecord struct {
 	HostIPC     bool      `json:"hostIPC,omitempty"`
 	HostPID     bool      `json:"hostPID,omitempty"`
 	SharePID    bool      `json:"sharePID,omitempty"`
+	Users       uint32    `json:"users,omitempty"` // who the pod's root is on the node; 0: root
 	CreatedAt   time.Time `json:"createdAt"`
 }
 
@@ -60,6 +63,9 @@ func (s *sandboxRecord) seen() pod.Sandbox {
 // kinds are the namespaces it has of its own.
 func (s *sandboxRecord) kinds() []nsKind {
 	var kinds []nsKind
+	if s.Users != 0 {
+		kinds = append(kinds, nsUser)
+	}
 	if !s.HostNetwork {
 		kinds = append(kinds, nsNet, nsUTS)
 	}
@@ -118,15 +124,20 @@ func (r *Runtime) makeSandbox(ctx context.Context, p *corev1.Pod) (_ *sandboxRec
 			err = errors.Join(err, r.clearSandbox(dir), r.detach(context.WithoutCancel(ctx), p.UID, s.HostNetwork))
 		}
 	}()
+	if usesUserNamespace(p) {
+		if s.Users, err = r.takeRange(p.UID); err != nil {
+			return nil, err
+		}
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		if err := pinNamespaces(dir, s.kinds(), name); err != nil {
+		if err := r.makeNamespaces(s, dir, name); err != nil {
 			return err
 		}
 		return r.connect(gctx, p, s, dir)
 	})
 	g.Go(func() error {
-		if err := mountShm(filepath.Join(dir, "shm")); err != nil {
+		if err := mountShm(filepath.Join(dir, "shm"), s.Users); err != nil {
 			return err
 		}
 		return r.makeCgroup(p)
@@ -134,7 +145,7 @@ func (r *Runtime) makeSandbox(ctx context.Context, p *corev1.Pod) (_ *sandboxRec
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	if s.SharePID {
+	if s.SharePID && s.Users == 0 {
 		if err := r.startPause(p.UID, dir, s.kinds()); err != nil {
 			return nil, err
 		}
@@ -168,11 +179,20 @@ func (r *Runtime) detach(ctx context.Context, uid types.UID, hostNetwork bool) e
 	return r.opts.Network.Detach(ctx, uid)
 }
 
-func mountShm(dir string) error {
+// makeNamespaces makes and pins the pod's namespaces.
+func (r *Runtime) makeNamespaces(s *sandboxRecord, dir, hostname string) error {
+	if s.Users != 0 {
+		return r.makeUserNamespaces(s, dir, hostname)
+	}
+	return pinNamespaces(dir, s.kinds(), hostname)
+}
+
+// mountShm mounts the pod's /dev/shm, which is its root's.
+func mountShm(dir string, root uint32) error {
 	if err := os.Mkdir(dir, 0o1777); err != nil {
 		return err
 	}
-	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, fmt.Sprintf("mode=1777,size=%d", shmSize)); err != nil {
+	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, fmt.Sprintf("mode=1777,size=%d,uid=%d,gid=%d", shmSize, root, root)); err != nil {
 		return fmt.Errorf("mount the pod's /dev/shm: %w", err)
 	}
 	return nil
@@ -269,7 +289,7 @@ func (r *Runtime) clearSandbox(dir string) error {
 	if err := r.endPause(types.UID(filepath.Base(dir))); err != nil {
 		return err
 	}
-	if err := errors.Join(unpinNamespaces(dir), unmount(filepath.Join(dir, "shm"))); err != nil {
+	if err := errors.Join(unpinNamespaces(dir), unmount(filepath.Join(dir, "shm")), r.unmapAll(types.UID(filepath.Base(dir)))); err != nil {
 		return err
 	}
 	return os.RemoveAll(dir)

@@ -72,11 +72,19 @@ func writeNameFiles(dir string, p *corev1.Pod, s *sandboxRecord) error {
 			return err
 		}
 	}
-	return errors.Join(
-		os.WriteFile(filepath.Join(dir, "hosts"), hosts, 0o644),
-		os.WriteFile(filepath.Join(dir, "hostname"), []byte(name+"\n"), 0o644),
-		os.WriteFile(filepath.Join(dir, "resolv.conf"), resolv, 0o644),
-	)
+	for file, text := range map[string][]byte{"hosts": hosts, "hostname": []byte(name + "\n"), "resolv.conf": resolv} {
+		path := filepath.Join(dir, file)
+		if err := os.WriteFile(path, text, 0o644); err != nil {
+			return err
+		}
+		if s.Users == 0 {
+			continue
+		}
+		if err := os.Chown(path, int(s.Users), int(s.Users)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func hostsFile(p *corev1.Pod, s *sandboxRecord) ([]byte, error) {

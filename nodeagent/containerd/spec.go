@@ -66,6 +66,9 @@ func (r *Runtime) spec(ctx context.Context, q nodeagent.StartRequest, image *ima
 		},
 		Annotations: map[string]string{groupAnnotation: r.opts.Instance + "-" + string(p.UID)},
 	}
+	if err := sandbox.mapUsers(s); err != nil {
+		return nil, err
+	}
 	if s.Mounts, err = r.mounts(q, image, sandbox, security, id, user); err != nil {
 		return nil, err
 	}
@@ -142,7 +145,7 @@ func (r *Runtime) namespaces(p *corev1.Pod, sandbox *sandboxRecord) []specs.Linu
 }
 
 var ociKind = map[string]specs.LinuxNamespaceType{
-	nsNet.name: specs.NetworkNamespace, nsIPC.name: specs.IPCNamespace, nsUTS.name: specs.UTSNamespace,
+	nsUser.name: specs.UserNamespace, nsNet.name: specs.NetworkNamespace, nsIPC.name: specs.IPCNamespace, nsUTS.name: specs.UTSNamespace,
 }
 
 func sysctls(p *corev1.Pod) map[string]string {
@@ -185,10 +188,15 @@ func (r *Runtime) mounts(q nodeagent.StartRequest, image *imageInfo, sandbox *sa
 		own[1+i].ReadOnly = security.readOnlyRoot
 	}
 	taken := map[string]bool{}
-	for _, m := range q.Mounts {
+	mapped, err := r.mapVolumes(sandbox, id, q.Mounts)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range mapped {
 		taken[path.Clean(m.ContainerPath)] = true
 		binds = append(binds, bind(m))
 	}
+	user.UID, user.GID = onHost(user.UID, sandbox.mappings()), onHost(user.GID, sandbox.mappings())
 	volumes, err := r.imageVolumes(q, image, security, id, user, taken)
 	if err != nil {
 		return nil, err
@@ -206,6 +214,9 @@ func (r *Runtime) mounts(q nodeagent.StartRequest, image *imageInfo, sandbox *sa
 	slices.SortStableFunc(binds, func(a, b specs.Mount) int {
 		return strings.Count(path.Clean(a.Destination), "/") - strings.Count(path.Clean(b.Destination), "/")
 	})
+	if sandbox.Users != 0 {
+		keepLocked(binds)
+	}
 	return append(list, binds...), nil
 }
 

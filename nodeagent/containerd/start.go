@@ -160,6 +160,10 @@ func (r *Runtime) create(ctx context.Context, q nodeagent.StartRequest, image *i
 		return rec, nil, unavailable("create the container", err)
 	}
 	mounts, err := r.prepare(ctx, q.Image.Ref, image, id)
+	if err != nil {
+		return rec, nil, err
+	}
+	mounts, err = r.mapRoot(sandbox, id, mounts)
 	return rec, mounts, err
 }
 

@@ -164,7 +164,7 @@ func (r *Runtime) remove(ctx context.Context, rec record, withLog bool) error {
 	if err := r.removeFIFOs(rec.uid, rec.ID); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(r.volumesDir(rec.ID)); err != nil {
+	if err := errors.Join(r.unmap(rec.uid, rec.ID), os.RemoveAll(r.volumesDir(rec.ID))); err != nil {
 		return err
 	}
 	if err := r.client.SnapshotService(r.opts.Snapshotter).Remove(ctx, rec.ID); err != nil && !gone(err) {
