@@ -343,6 +343,7 @@ func (r *Runtime) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.holdOpen(uids)
 	for _, uid := range uids {
 		if err := r.sweepPod(ctx, uid); err != nil {
 			// It is in nobody's way: who makes it anew clears it first.

@@ -125,6 +125,10 @@ func (r *Runtime) state(ctx context.Context, rec record) (pod.Container, error) 
 		if pid == 0 {
 			return r.lost(rec), nil
 		}
+		if r.runcWaits(rec.ID) {
+			c.State = pod.ContainerCreated
+			return c, nil
+		}
 		c.State, c.StartedAt = pod.ContainerRunning, startedAt(rec, pid)
 	case task.Status_STOPPED:
 		e := exitOf(p)

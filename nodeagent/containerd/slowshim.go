@@ -33,3 +33,11 @@ func (r *Runtime) runcPID(id string) int {
 	}
 	return state.PID
 }
+
+// runcWaits says whether runc has made a container's process and not begun its
+// program yet: it holds the process back at a FIFO until then, by which runc
+// itself tells a created container.
+func (r *Runtime) runcWaits(id string) bool {
+	_, err := os.Lstat(filepath.Join(r.runcRoot(), namespace, id, "exec.fifo"))
+	return err == nil
+}
