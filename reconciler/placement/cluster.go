@@ -3,7 +3,6 @@ package placement
 import (
 	"cmp"
 	"maps"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -14,18 +13,19 @@ import (
 // given, which must not change. It is not safe for concurrent use.
 type Cluster struct {
 	nodes      map[schema.NodeName]*node
-	sorted     []*node // those that are known, by name; nil: to be made
 	namespaces map[string]map[string]string
-	priorities map[int32]int        // of the pods that may be evicted → how many have it
-	terms      map[string]*heldTerm // what pods on nodes say of other pods
-	classes    map[string]classes   // by namespace; nil: nobody asked yet
+	priorities map[int32]int // of the pods that may be evicted → how many have it
+	terms      heldTerms     // what pods on nodes say of other pods
+	classes    *classes      // of the pods on nodes; nil: nobody asked yet
+	laid       *layout       // nil: to be made
+	scratch    scratch
 }
 
 // NewCluster is one without nodes.
 func NewCluster() *Cluster {
 	return &Cluster{
 		nodes: map[schema.NodeName]*node{}, namespaces: map[string]map[string]string{},
-		priorities: map[int32]int{}, terms: map[string]*heldTerm{},
+		priorities: map[int32]int{}, terms: heldTerms{all: map[string]*heldTerm{}},
 	}
 }
 
@@ -33,15 +33,20 @@ func NewCluster() *Cluster {
 // any more. What its pods hold stays on its account.
 func (c *Cluster) Describe(name schema.NodeName, o *corev1.Node) {
 	n := c.node(name)
-	if n.known != (o != nil) {
-		c.sorted = nil
-	}
+	was := *n
 	n.describe(o)
+	if !n.means(&was) {
+		c.laid = nil
+	}
 	c.tidy(n)
 }
 
 // DescribeNamespace takes over the labels of a namespace; nil: it is no object.
 func (c *Cluster) DescribeNamespace(name string, labels map[string]string) {
+	if was, known := c.namespaces[name]; known == (labels != nil) && maps.Equal(was, labels) {
+		return
+	}
+	c.laid = nil
 	if labels == nil {
 		delete(c.namespaces, name)
 		return
@@ -50,24 +55,27 @@ func (c *Cluster) DescribeNamespace(name string, labels map[string]string) {
 }
 
 // Nodes is how many nodes are known.
-func (c *Cluster) Nodes() int { return len(c.known()) }
+func (c *Cluster) Nodes() int { return len(c.layout().nodes) }
 
 // Hold puts a pod on a node's account. A pod with a deletionTimestamp is one
 // that ends; evictable says whether MakeRoom may name it.
 func (c *Cluster) Hold(name schema.NodeName, p *corev1.Pod, evictable bool) {
 	n := c.node(name)
-	n.account(p, 1)
 	id := idOf(p)
 	h := n.pods[id]
 	if h == nil {
-		h = &held{pod: p, ending: p.DeletionTimestamp != nil, evictable: evictable}
+		h = &held{pod: p, ending: p.DeletionTimestamp != nil, evictable: evictable, asks: requests(p), ports: hostPorts(p)}
+		h.says = c.terms.join(p)
+		if c.classes != nil {
+			h.class = c.classes.join(p)
+		}
 		n.pods[id] = h
 		if h.ending {
 			n.ending++
 		}
 	}
 	h.count++
-	c.learn(n, h, 1)
+	c.put(n, h, 1)
 }
 
 // Release takes a pod off a node's account again: the same pod, or one of the
@@ -76,16 +84,28 @@ func (c *Cluster) Release(name schema.NodeName, p *corev1.Pod) {
 	n := c.node(name)
 	id := idOf(p)
 	if h := n.pods[id]; h != nil {
-		n.account(h.pod, -1)
-		c.learn(n, h, -1)
+		c.put(n, h, -1)
 		if h.count--; h.count == 0 {
+			c.part(n, h)
 			delete(n.pods, id)
-			if h.ending {
-				n.ending--
-			}
 		}
 	}
 	c.tidy(n)
+}
+
+// part forgets what only a pod that is on no account any more gave reason to know.
+func (c *Cluster) part(n *node, h *held) {
+	for _, t := range h.says {
+		if c.terms.leave(t) && c.laid != nil {
+			delete(c.laid.held, t)
+		}
+	}
+	if h.class != nil {
+		c.classes.leave(h.class)
+	}
+	if h.ending {
+		n.ending--
+	}
 }
 
 // End says whether a pod on a node is going to end, and returns whether that
@@ -99,18 +119,14 @@ func (c *Cluster) End(name schema.NodeName, p *corev1.Pod, ending bool) bool {
 	if h == nil || h.ending == ending {
 		return false
 	}
-	for range h.count {
-		c.learn(n, h, -1)
-	}
+	c.learn(n, h, -h.count)
 	h.ending = ending
 	if ending {
 		n.ending++
 	} else {
 		n.ending--
 	}
-	for range h.count {
-		c.learn(n, h, 1)
-	}
+	c.learn(n, h, h.count)
 	return true
 }
 
@@ -118,21 +134,54 @@ func (c *Cluster) End(name schema.NodeName, p *corev1.Pod, ending bool) bool {
 // free again. The pod itself is not there: nothing holds it against others.
 func (c *Cluster) Reserve(name schema.NodeName, p *corev1.Pod, sign int64) {
 	n := c.node(name)
-	n.account(p, sign)
+	n.account(requests(p), hostPorts(p), sign)
 	c.tidy(n)
 }
 
-// learn keeps what is known of all pods together: sign is 1 for one more.
-func (c *Cluster) learn(n *node, h *held, sign int) {
+// put has a pod count so many times more on its node, and in all that is known
+// of pods together.
+func (c *Cluster) put(n *node, h *held, times int) {
+	sign, abs := int64(1), times
+	if times < 0 {
+		sign, abs = -1, -times
+	}
+	for range abs {
+		n.account(h.asks, h.ports, sign)
+	}
+	c.learn(n, h, times)
+}
+
+func (c *Cluster) learn(n *node, h *held, times int) {
 	if h.evictable && !h.ending {
-		if c.priorities[priority(h.pod)] += sign; c.priorities[priority(h.pod)] == 0 {
+		if c.priorities[priority(h.pod)] += times; c.priorities[priority(h.pod)] == 0 {
 			delete(c.priorities, priority(h.pod))
 		}
 	}
-	c.learnTerms(n, h.pod, sign)
-	if c.classes != nil {
-		c.classify(n, h, sign)
+	for _, t := range h.says {
+		t.count(n, times)
+		if c.laid == nil {
+			continue
+		}
+		if tally := c.laid.held[t]; tally != nil {
+			tally.add(n, times)
+		}
 	}
+	if h.class == nil {
+		return
+	}
+	count := headcount{all: times}
+	if !h.ending {
+		count.living = times
+	}
+	h.class.count(n, count)
+	if c.laid == nil {
+		return
+	}
+	c.laid.tallies.each(h.class.labels, func(t *tally) {
+		if meetsAll(c, t.terms, h.class.namespace, h.class.labels) {
+			t.add(n, count.of(t.living))
+		}
+	})
 }
 
 // tidy forgets a node of which nothing is known any more.
@@ -145,23 +194,10 @@ func (c *Cluster) tidy(n *node) {
 func (c *Cluster) node(name schema.NodeName) *node {
 	n := c.nodes[name]
 	if n == nil {
-		n = &node{name: name, pods: map[podID]*held{}}
+		n = &node{name: name, index: nowhere, pods: map[podID]*held{}}
 		c.nodes[name] = n
 	}
 	return n
-}
-
-// known lists the nodes that are known, by name.
-func (c *Cluster) known() []*node {
-	if c.sorted == nil {
-		c.sorted = make([]*node, 0, len(c.nodes))
-		for _, name := range slices.Sorted(maps.Keys(c.nodes)) {
-			if n := c.nodes[name]; n.known {
-				c.sorted = append(c.sorted, n)
-			}
-		}
-	}
-	return c.sorted
 }
 
 func priority(p *corev1.Pod) int32 {

@@ -10,4 +10,12 @@
 //
 // Only pods with constraints pay for them. A pod without any is held against
 // the nodes alone, and against what pods that are there already forbid others.
+//
+// What many pods ask is worked out once:
+//
+//	layout   what the nodes are like, without pods, until one says something else
+//	kind     pods that say the same of where they go: which nodes would take them
+//	tally    how many pods of some sort are in each domain; it follows them
+//	class    pods of one namespace with the same labels: a tally counts by these
+//	ask      one pod's questions, held against one node after another
 package placement

@@ -101,8 +101,8 @@ func (n *node) meets(t corev1.NodeSelectorTerm) bool {
 }
 
 // preference is how much a pod's preferred node affinity likes a node.
-func (n *node) preference(p *corev1.Pod) int64 {
-	var sum int64
+func (n *node) preference(p *corev1.Pod) int {
+	sum := 0
 	a := p.Spec.Affinity
 	if a == nil || a.NodeAffinity == nil {
 		return 0
@@ -110,7 +110,7 @@ func (n *node) preference(p *corev1.Pod) int64 {
 	for _, t := range a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution {
 		// An empty preference is met by every node.
 		if len(t.Preference.MatchExpressions)+len(t.Preference.MatchFields) == 0 || n.meets(t.Preference) {
-			sum += int64(t.Weight)
+			sum += int(t.Weight)
 		}
 	}
 	return sum

@@ -17,6 +17,7 @@ const defaultPods = 110
 // the pods on it hold. Pods may be on it before it is known.
 type node struct {
 	name     schema.NodeName
+	index    int // in the layout; nowhere: it is not known
 	known    bool
 	labels   map[string]string
 	cordoned bool
@@ -45,6 +46,11 @@ type held struct {
 	count     int  // how often it was put there
 	ending    bool // it has a deletionTimestamp, or will have
 	evictable bool
+
+	asks  resources
+	ports []hostPort
+	says  []*heldTerm
+	class *class // nil: classes are not kept yet
 }
 
 // describe takes over what the node says of itself; nil: nothing is known of it
@@ -86,17 +92,10 @@ func unready(o *corev1.Node) []corev1.Taint {
 	return []corev1.Taint{{Key: key, Effect: corev1.TaintEffectNoSchedule}}
 }
 
-// topology is the value that a node has for a topology key.
-func (n *node) topology(key string) (pair, bool) {
-	v, ok := n.labels[key]
-	return pair{key, v}, ok
-}
-
-func (n *node) account(p *corev1.Pod, sign int64) {
-	asks := requests(p)
+func (n *node) account(asks resources, ports []hostPort, sign int64) {
 	n.holds.add(asks, sign)
 	n.scored.add(weight(asks), sign)
-	for _, port := range hostPorts(p) {
+	for _, port := range ports {
 		if n.ports == nil {
 			n.ports = map[hostPort]int{}
 		}

@@ -2,6 +2,7 @@ package placement
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -59,31 +60,27 @@ const (
 	whyRefused       = "node(s) didn't satisfy existing pods anti-affinity rules"
 )
 
-// An ask is what a pod asks of a node, worked out for the cluster as it is.
+// An ask is what a pod asks of a node, worked out for the cluster as it is. It
+// follows the pods that come and go until the next one is made.
 type ask struct {
-	pod     *corev1.Pod
-	needs   resources
-	ports   []hostPort
-	company *company
-	must    spreads
-	// sociable: other nodes' pods matter too, or did when this was made.
-	sociable bool
+	*kind
+	pod    *corev1.Pod
+	needs  resources
+	weighs resources
+	ports  []hostPort
+
+	refusedBy []*tally // pods whose anti-affinity keeps it out of their domains
+	likedBy   []liking
 }
 
 func (c *Cluster) ask(p *corev1.Pod) *ask {
-	a := &ask{pod: p, needs: requests(p), ports: hostPorts(p)}
-	a.meet(c)
-	a.sociable = a.company != nil || a.must != nil
-	return a
-}
-
-// meet works out what depends on the pods that are there.
-func (a *ask) meet(c *Cluster) {
-	a.company = c.companyOf(a.pod)
-	a.must = nil
-	if len(a.pod.Spec.TopologySpreadConstraints) > 0 {
-		a.must = c.spreadsOf(a.pod, true)
+	if l := c.layout(); l.cells > enoughCells {
+		l.forget()
 	}
+	a := &ask{kind: c.kindOf(p), pod: p, needs: requests(p), ports: hostPorts(p)}
+	a.weighs = weight(a.needs)
+	a.hear(c)
+	return a
 }
 
 // Place chooses the node for a pod: of those that can take it the one it and
@@ -93,44 +90,44 @@ func (a *ask) meet(c *Cluster) {
 // account changes: the caller Holds the pod on the node it takes.
 func (c *Cluster) Place(p *corev1.Pod) (schema.NodeName, error) {
 	a := c.ask(p)
-	rank := c.ranking(a)
-	unfit := &Unfit{Nodes: len(c.known())}
-	for _, n := range c.known() {
-		reasons, helpless := n.refuses(a)
-		if len(reasons) == 0 {
-			rank.add(n)
-			continue
-		}
-		if rank.any() {
-			continue // nobody will ask why not
-		}
-		unfit.add(n, reasons, helpless)
-	}
-	if best := rank.best(); best != nil {
+	if best := c.best(a); best != nil {
 		return best.name, nil
 	}
-	return "", unfit
+	return "", c.unfit(a)
 }
 
-func (u *Unfit) add(n *node, reasons []string, helpless bool) {
-	if u.Reasons == nil {
-		u.Reasons = map[string]int{}
+// takes says whether n, of those that fit, can take the pod as things are.
+func (n *node) takes(a *ask) bool {
+	if n.portTaken(a.ports) || !n.hasRoom(a.needs) {
+		return false
 	}
-	for _, why := range reasons {
-		u.Reasons[why]++
+	if why, _ := a.must.refuses(n); why != "" {
+		return false
 	}
-	if !helpless {
-		u.movable = append(u.movable, n)
-	}
+	why, _ := a.unwelcome(n)
+	return why == ""
 }
 
-// refuses lists why n cannot take the pod: the first sort of reason that
-// applies, and of what it has too little of, everything. It is helpless when no
-// going of pods could help.
+// unfit is why no node takes the pod.
+func (c *Cluster) unfit(a *ask) *Unfit {
+	l := c.layout()
+	u := &Unfit{Nodes: len(l.nodes), Reasons: maps.Clone(a.whyNot(l, a.pod))}
+	for _, n := range a.fits {
+		reasons, helpless := n.refuses(a)
+		for _, why := range reasons {
+			u.Reasons[why]++
+		}
+		if !helpless {
+			u.movable = append(u.movable, n)
+		}
+	}
+	return u
+}
+
+// refuses lists why n, of those that fit, cannot take the pod: the first sort of
+// reason that applies, and of what it has too little of, everything. It is
+// helpless when no going of pods could help.
 func (n *node) refuses(a *ask) (why []string, helpless bool) {
-	if why := n.refusesAny(a.pod); why != "" {
-		return []string{why}, true
-	}
 	if n.portTaken(a.ports) {
 		return []string{whyPorts}, false
 	}
@@ -140,7 +137,7 @@ func (n *node) refuses(a *ask) (why []string, helpless bool) {
 	if why, helpless := a.must.refuses(n); why != "" {
 		return []string{why}, helpless
 	}
-	if why, helpless := a.company.refuses(n); why != "" {
+	if why, helpless := a.unwelcome(n); why != "" {
 		return []string{why}, helpless
 	}
 	return nil, false
@@ -177,6 +174,21 @@ func (n *node) portTaken(ports []hostPort) bool {
 		}
 	}
 	return false
+}
+
+// hasRoom says whether the node has enough of everything.
+func (n *node) hasRoom(asks resources) bool {
+	enough := func(want, held, offered int64) bool { return want <= 0 || held+want <= offered }
+	if !enough(asks.pods, n.holds.pods, n.offers.pods) || !enough(asks.cpu, n.holds.cpu, n.offers.cpu) ||
+		!enough(asks.memory, n.holds.memory, n.offers.memory) {
+		return false
+	}
+	for name, v := range asks.other {
+		if !enough(v, n.holds.other[name], n.offers.other[name]) {
+			return false
+		}
+	}
+	return true
 }
 
 // lacks lists what the node has too little of; helpless: even empty it would.

@@ -114,7 +114,9 @@ func TestWhyNotIsSaidAsKubernetesSaysIt(t *testing.T) {
 		for _, n := range c.nodes {
 			if n == crowded {
 				all.Hold("crowded", asking("", ""), true)
-				all.Hold("crowded", port("", 80, ""), true)
+				listens := port("", 80, "")
+				listens.Name = "listens"
+				all.Hold("crowded", listens, true)
 			}
 		}
 		_, err := all.Place(c.pod)

@@ -91,7 +91,7 @@ func (c *Cluster) awaited(a *ask, promised schema.NodeName, u *Unfit) *node {
 			continue
 		}
 		fits := false
-		c.without(a, n, n.sorted(isEnding), func() { fits = c.takes(n, a) })
+		c.without(n, n.sorted(isEnding), func() { fits = n.takes(a) })
 		if fits && (first == nil || n.name == promised) {
 			first = n
 		}
@@ -160,22 +160,22 @@ func (c *Cluster) planOn(n *node, a *ask) *plan {
 		return cmp.Or(cmp.Compare(priority(y.pod), priority(x.pod)), x.pod.CreationTimestamp.Compare(y.pod.CreationTimestamp.Time))
 	})
 	p := &plan{node: n}
-	c.without(a, n, n.sorted(isEnding), func() {
-		c.without(a, n, lesser, func() {
-			if !c.takes(n, a) {
+	c.without(n, n.sorted(isEnding), func() {
+		c.without(n, lesser, func() {
+			if !n.takes(a) {
 				return
 			}
 			for _, h := range lesser {
-				c.putBack(n, h)
-				if c.takes(n, a) {
+				c.put(n, h, h.count)
+				if n.takes(a) {
 					continue
 				}
-				c.takeOff(n, h)
+				c.put(n, h, -h.count)
 				p.victims = append(p.victims, h)
 			}
 			for _, h := range lesser { // without puts back all of them
 				if !slices.Contains(p.victims, h) {
-					c.takeOff(n, h)
+					c.put(n, h, -h.count)
 				}
 			}
 		})
@@ -186,40 +186,13 @@ func (c *Cluster) planOn(n *node, a *ask) *plan {
 	return p
 }
 
-// takes says whether a node takes the pod as things are.
-func (c *Cluster) takes(n *node, a *ask) bool {
-	if a.sociable {
-		a.meet(c)
-	}
-	why, _ := n.refuses(a)
-	return len(why) == 0
-}
-
 // without calls f while some pods are not on their node.
-func (c *Cluster) without(a *ask, n *node, pods []*held, f func()) {
+func (c *Cluster) without(n *node, pods []*held, f func()) {
 	for _, h := range pods {
-		c.takeOff(n, h)
+		c.put(n, h, -h.count)
 	}
 	f()
 	for _, h := range pods {
-		c.putBack(n, h)
-	}
-	if a.sociable {
-		a.meet(c)
-	}
-}
-
-// takeOff and putBack are Release and Hold of all that a pod is counted for.
-func (c *Cluster) takeOff(n *node, h *held) {
-	for range h.count {
-		n.account(h.pod, -1)
-		c.learn(n, h, -1)
-	}
-}
-
-func (c *Cluster) putBack(n *node, h *held) {
-	for range h.count {
-		n.account(h.pod, 1)
-		c.learn(n, h, 1)
+		c.put(n, h, h.count)
 	}
 }

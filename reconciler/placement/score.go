@@ -13,107 +13,108 @@ const (
 	weightCompany  = 2
 )
 
-// A ranking finds the best of the nodes that could take a pod. Without
-// preferences that is the least loaded; with them it has to see all of them
-// first, as each preference counts by the best and worst there is.
-type ranking struct {
-	a       *ask
-	weight  resources
-	should  spreads
-	prefers bool // the pod has preferences of its own, or others have about it
-
-	nodes []*node // when it prefers
-	least *node   // else
-	load  int64
+// scratch is what one ranking leaves to the next to write over.
+type scratch struct {
+	nodes             []*node
+	penalties, values []int64
 }
 
-func (c *Cluster) ranking(a *ask) *ranking {
-	r := &ranking{a: a, weight: weight(a.needs)}
-	if len(a.pod.Spec.TopologySpreadConstraints) > 0 {
-		r.should = c.spreadsOf(a.pod, false)
+// best is the best of the nodes that can take a pod; nil: none can. Without
+// preferences that is the least loaded.
+func (c *Cluster) best(a *ask) *node {
+	if a.prefers() {
+		return c.mostPreferred(a)
 	}
-	affinity := a.pod.Spec.Affinity
-	r.prefers = len(r.should) > 0 || a.company != nil && len(a.company.liked) > 0 ||
-		affinity != nil && affinity.NodeAffinity != nil && len(affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution) > 0
-	for _, n := range c.known() {
-		r.prefers = r.prefers || n.disliked > 0
+	var least *node
+	var lowest int64
+	for _, n := range a.fits {
+		if !n.takes(a) {
+			continue
+		}
+		if load := n.load(a.weighs); least == nil || load < lowest {
+			least, lowest = n, load
+		}
 	}
-	return r
+	return least
 }
 
-// add takes a node that fits; the nodes come in the order of their names.
-func (r *ranking) add(n *node) {
-	if r.prefers {
-		r.nodes = append(r.nodes, n)
-		return
-	}
-	if load := n.load(r.weight); r.least == nil || load < r.load {
-		r.least, r.load = n, load
-	}
+// prefers says whether the pod or others have preferences of where it goes.
+func (a *ask) prefers() bool {
+	return a.dislikes != nil || a.preference != nil || len(a.should)+len(a.likes)+len(a.likedBy) > 0
 }
 
-func (r *ranking) any() bool { return r.least != nil || len(r.nodes) > 0 }
-
-func (r *ranking) best() *node {
-	if !r.prefers || len(r.nodes) == 0 {
-		return r.least
+// mostPreferred has to see all nodes first, as each preference counts by the
+// best and worst there is.
+func (c *Cluster) mostPreferred(a *ask) *node {
+	s := &c.scratch
+	s.nodes, s.penalties = s.nodes[:0], s.penalties[:0]
+	for _, n := range a.fits {
+		if n.takes(a) {
+			s.nodes = append(s.nodes, n)
+			s.penalties = append(s.penalties, weightLoad*n.load(a.weighs))
+		}
 	}
-	penalties := make([]int64, len(r.nodes))
-	for i, n := range r.nodes {
-		penalties[i] = weightLoad * n.load(r.weight)
+	if a.dislikes != nil {
+		s.weigh(weightTaints, true, func(n *node) int { return a.dislikes[n.index] })
 	}
-	r.weigh(penalties, weightTaints, func(n *node) int64 { return n.dislikes(r.a.pod) }, true)
-	r.weigh(penalties, weightAffinity, func(n *node) int64 { return -n.preference(r.a.pod) }, true)
-	r.weigh(penalties, weightCompany, func(n *node) int64 { return -r.a.company.likes(n) }, false)
-	if len(r.should) > 0 {
-		r.weighSpread(penalties)
+	if a.preference != nil {
+		s.weigh(weightAffinity, true, func(n *node) int { return -a.preference[n.index] })
 	}
-	best := 0
-	for i := range penalties {
-		if penalties[i] < penalties[best] {
+	if len(a.likes)+len(a.likedBy) > 0 {
+		s.weigh(weightCompany, false, func(n *node) int { return -a.favour(n) })
+	}
+	if len(a.should) > 0 {
+		s.weighSpread(a.should)
+	}
+	best := -1
+	for i, p := range s.penalties {
+		if best < 0 || p < s.penalties[best] {
 			best = i
 		}
 	}
-	return r.nodes[best]
+	if best < 0 {
+		return nil
+	}
+	return s.nodes[best]
 }
 
 // weigh adds a measure of which less is better: the best node gets nothing, the
 // worst the whole weight. From zero: the range is counted from or to 0, so that
 // a small difference among large numbers stays small.
-func (r *ranking) weigh(penalties []int64, weight int64, measure func(*node) int64, fromZero bool) {
-	values := make([]int64, len(r.nodes))
+func (s *scratch) weigh(weight int64, fromZero bool, measure func(*node) int) {
+	s.values = s.values[:0]
 	var low, high int64
-	for i, n := range r.nodes {
-		values[i] = measure(n)
+	for i, n := range s.nodes {
+		v := int64(measure(n))
+		s.values = append(s.values, v)
 		if i == 0 && !fromZero {
-			low, high = values[i], values[i]
+			low, high = v, v
 		}
-		low, high = min(low, values[i]), max(high, values[i])
+		low, high = min(low, v), max(high, v)
 	}
 	if low == high {
 		return
 	}
-	for i, v := range values {
-		penalties[i] += weight * loadUnit * (v - low) / (high - low)
+	for i, v := range s.values {
+		s.penalties[i] += weight * loadUnit * (v - low) / (high - low)
 	}
 }
 
 // weighSpread is weigh for constraints that should hold; a node without the
 // label is as bad as the worst.
-func (r *ranking) weighSpread(penalties []int64) {
-	var worst int64
-	for _, n := range r.nodes {
-		if v, ok := r.should.crowd(n); ok {
+func (s *scratch) weighSpread(should spreads) {
+	worst := 0
+	for _, n := range s.nodes {
+		if v, ok := should.crowd(n); ok {
 			worst = max(worst, v)
 		}
 	}
-	r.weigh(penalties, weightSpread, func(n *node) int64 {
-		v, ok := r.should.crowd(n)
-		if !ok {
-			return worst + 1
+	s.weigh(weightSpread, false, func(n *node) int {
+		if v, ok := should.crowd(n); ok {
+			return v
 		}
-		return v
-	}, false)
+		return worst + 1
+	})
 }
 
 // load is how full the node would be with one more pod: the mean of the

@@ -1,23 +1,25 @@
 package placement
 
 import (
-	"math"
 	"math/bits"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// spreads are a pod's topologySpreadConstraints of one sort, worked out for the
-// cluster as it is.
+// spreads are a pod's topologySpreadConstraints of one sort. Their tallies count
+// the pods that end no more: they will be gone.
 type spreads []*spread
 
 type spread struct {
-	key     string
-	maxSkew int64
-	counts  map[string]int64 // domain → pods like this one; only domains that count
-	least   int64            // in any of the domains
-	self    int64            // 1 when the pod is like itself
+	*tally
+	maxSkew    int
+	minDomains int
+	present    []int // the domains that count
+	self       int   // 1 when the pod is like itself
+
+	least  int // in any of those domains,
+	seenAt int // as of this version of the tally
 }
 
 // spreadsOf works out the constraints that must hold, or those that should.
@@ -37,49 +39,52 @@ func (c *Cluster) spreadsOf(p *corev1.Pod, must bool) spreads {
 	return all
 }
 
-// spreadOf counts the pods that end no more: they will be gone.
 func (c *Cluster) spreadOf(p *corev1.Pod, t *corev1.TopologySpreadConstraint, keys []string) *spread {
+	l := c.layout()
+	s := &spread{tally: l.tally(t.TopologyKey), maxSkew: int(t.MaxSkew), seenAt: -1}
+	if t.MinDomains != nil {
+		s.minDomains = int(*t.MinDomains)
+	}
 	selector := narrowed(t.LabelSelector, p, t.MatchLabelKeys, metav1.LabelSelectorOpIn)
-	s := &spread{key: t.TopologyKey, maxSkew: int64(t.MaxSkew), counts: map[string]int64{}}
 	if matches(selector, p.Labels) {
 		s.self = 1
 	}
-	eligible := map[*node]bool{}
-	for _, n := range c.known() {
-		if n.counts(p, t, keys) {
-			eligible[n] = true
-			s.counts[n.labels[t.TopologyKey]] += 0
+	s.living, s.among = true, make([]bool, len(l.nodes))
+	seen := make([]bool, s.topology.domains)
+	for i, n := range l.nodes {
+		if !n.counts(p, t, keys) {
+			continue
+		}
+		s.among[i] = true
+		if domain := s.of[i]; !seen[domain] {
+			seen[domain] = true
+			s.present = append(s.present, domain)
 		}
 	}
+	l.cells += fewCells + len(s.present) + len(s.among)/8
 	if selector != nil && len(selector.MatchLabels)+len(selector.MatchExpressions) > 0 {
-		for _, k := range c.index()[p.Namespace] {
-			if !matches(selector, k.labels) {
-				continue
-			}
-			for n, count := range k.on {
-				if eligible[n] {
-					s.counts[n.labels[t.TopologyKey]] += int64(count.living)
-				}
-			}
-		}
+		s.terms = []*term{{topologyKey: t.TopologyKey, selector: selector, namespaces: []string{p.Namespace}}}
+		s.takeStock(c)
 	}
-	s.least = s.minimum(t.MinDomains)
 	return s
 }
 
-// minimum is 0 while there are fewer domains than there should be.
-func (s *spread) minimum(domains *int32) int64 {
-	if domains != nil && len(s.counts) < int(*domains) {
+// minimum is the least count of any domain, and 0 while there are fewer domains
+// than there should be.
+func (s *spread) minimum() int {
+	if s.seenAt == s.version {
+		return s.least
+	}
+	s.seenAt, s.least = s.version, 0
+	if len(s.present) < s.minDomains {
 		return 0
 	}
-	least := int64(math.MaxInt64)
-	for _, count := range s.counts {
-		least = min(least, count)
+	for i, domain := range s.present {
+		if count := s.tally.counts[domain]; i == 0 || count < s.least {
+			s.least = count
+		}
 	}
-	if least == math.MaxInt64 {
-		return 0
-	}
-	return least
+	return s.least
 }
 
 // counts says whether a node's domain counts for a constraint.
@@ -99,11 +104,11 @@ func (n *node) counts(p *corev1.Pod, t *corev1.TopologySpreadConstraint, keys []
 // of pods of that node could help.
 func (all spreads) refuses(n *node) (why string, helpless bool) {
 	for _, s := range all {
-		domain, ok := n.labels[s.key]
+		count, ok := s.at(n)
 		if !ok {
 			return whyNoTopology, true
 		}
-		if s.counts[domain]+s.self-s.least > s.maxSkew {
+		if count+s.self-s.minimum() > s.maxSkew {
 			return whySpread, false
 		}
 	}
@@ -113,13 +118,13 @@ func (all spreads) refuses(n *node) (why string, helpless bool) {
 // crowd is how many pods like this one are in the node's domains already: less
 // is better. It is not ok when the node has no domain. Many small domains weigh
 // more than few large ones, since their counts differ less.
-func (all spreads) crowd(n *node) (sum int64, ok bool) {
+func (all spreads) crowd(n *node) (sum int, ok bool) {
 	for _, s := range all {
-		domain, there := n.labels[s.key]
+		count, there := s.at(n)
 		if !there {
 			return 0, false
 		}
-		sum += s.counts[domain]*int64(bits.Len(uint(len(s.counts)+2))) + s.maxSkew - 1
+		sum += count*bits.Len(uint(len(s.present)+2)) + s.maxSkew - 1
 	}
 	return sum, true
 }

@@ -42,11 +42,11 @@ func (n *node) forbids(p *corev1.Pod) *corev1.Taint {
 }
 
 // dislikes is how many taints would rather not have the pod.
-func (n *node) dislikes(p *corev1.Pod) int64 {
+func (n *node) dislikes(p *corev1.Pod) int {
 	if n.disliked == 0 {
 		return 0
 	}
-	var count int64
+	count := 0
 	for i := range n.taints {
 		if t := &n.taints[i]; t.Effect == corev1.TaintEffectPreferNoSchedule && !tolerated(p, t) {
 			count++
