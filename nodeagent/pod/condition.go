@@ -19,9 +19,10 @@ const (
 	reasonGates         = "ReadinessGatesNotReady"
 )
 
-// conditions answers for the pod as a whole, given its phase and its
-// containers' statuses.
-func (v *view) conditions(s corev1.PodStatus) []corev1.PodCondition {
+// conditions answers for the pod as a whole, given its containers' statuses and
+// its phase: the one that it comes to, as what is being stopped serves no more.
+func (v *view) conditions(s corev1.PodStatus, phase corev1.PodPhase) []corev1.PodCondition {
+	s.Phase = phase
 	initialized := v.initializedCondition(s)
 	containers := v.readyCondition(s)
 	ready := containers

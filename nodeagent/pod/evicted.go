@@ -111,7 +111,7 @@ func critical(p *corev1.Pod) bool {
 // evicted says whether the pod was taken down. One that had ended before stays
 // what it was.
 func (v *view) evicted() bool {
-	if old := v.known.Previous; terminal(old.Phase) {
+	if old := v.known.Previous; terminal(old.Phase) || old.Reason == ReasonEvicted {
 		return old.Reason == ReasonEvicted
 	}
 	return v.known.Evicted != ""

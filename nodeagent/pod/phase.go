@@ -3,18 +3,32 @@ package pod
 import corev1 "k8s.io/api/core/v1"
 
 // phase sums the containers' statuses up, with the pod's own reason and message.
-// Succeeded and Failed are final.
-func (v *view) phase(s corev1.PodStatus) (phase corev1.PodPhase, reason, message string) {
+// Succeeded and Failed are final, and told when nothing of the pod runs any more:
+// whoever reads them takes its place and its name for free. Until then the phase
+// is what it was, and verdict what it will be.
+func (v *view) phase(s corev1.PodStatus) (phase, verdict corev1.PodPhase, reason, message string) {
 	if old := v.known.Previous; terminal(old.Phase) {
-		return old.Phase, old.Reason, old.Message
+		return old.Phase, old.Phase, old.Reason, old.Message
 	}
-	if v.evicted() {
-		return corev1.PodFailed, ReasonEvicted, v.known.Evicted
+	switch {
+	case v.evicted():
+		verdict, reason, message = corev1.PodFailed, ReasonEvicted, v.known.Evicted
+		if message == "" { // an agent before this one knew
+			message = v.known.Previous.Message
+		}
+	case v.expired():
+		verdict, reason, message = corev1.PodFailed, ReasonDeadline, messageDeadline
+	default:
+		verdict = v.sum(s)
 	}
-	if v.expired() {
-		return corev1.PodFailed, ReasonDeadline, messageDeadline
+	switch {
+	case !terminal(verdict) || len(v.running()) == 0:
+		return verdict, verdict, reason, message
+	case v.initialized():
+		return corev1.PodRunning, verdict, reason, message
+	default:
+		return corev1.PodPending, verdict, reason, message
 	}
-	return v.sum(s), "", ""
 }
 
 func (v *view) sum(s corev1.PodStatus) corev1.PodPhase {

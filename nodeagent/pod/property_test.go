@@ -95,6 +95,9 @@ func (s *sim) checkInvariants(t *rapid.T) {
 	if old := s.known.Previous.Phase; terminal(old) && st.Phase != old {
 		t.Fatalf("phase went from %s to %s", old, st.Phase)
 	}
+	if n := len(s.alive()); terminal(st.Phase) && n > 0 {
+		t.Fatalf("%s, and %d containers run", st.Phase, n)
+	}
 	for _, c := range append(st.InitContainerStatuses, st.ContainerStatuses...) {
 		if (c.State == corev1.ContainerState{}) {
 			t.Fatalf("container %s has no state", c.Name)

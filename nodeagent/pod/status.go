@@ -53,13 +53,14 @@ func Status(want *corev1.Pod, seen Seen, known Known, now time.Time) corev1.PodS
 	for i := range want.Spec.Containers {
 		s.ContainerStatuses = append(s.ContainerStatuses, v.containerStatus(&want.Spec.Containers[i], false))
 	}
-	s.Phase, s.Reason, s.Message = v.phase(s)
+	var verdict corev1.PodPhase
+	s.Phase, verdict, s.Reason, s.Message = v.phase(s)
 	if s.Phase == corev1.PodPending && s.Message == "" {
 		s.Message = v.progress()
 	}
 	v.addresses(&s)
 	s.ObservedGeneration = want.Generation
-	s.Conditions = v.conditions(s)
+	s.Conditions = v.conditions(s, verdict)
 	shorten(&s)
 	return s
 }

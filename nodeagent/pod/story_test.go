@@ -87,6 +87,10 @@ func tell(t *testing.T, s *sim, f []string, line string) *sim {
 		d, err := time.ParseDuration(f[1])
 		check(t, err)
 		s.pass(t, d)
+	case "away": // away DURATION: nobody looks meanwhile
+		d, err := time.ParseDuration(f[1])
+		check(t, err)
+		s.now = s.now.Add(d)
 	case "break": // break ACTION = WHY
 		action, why, _ := strings.Cut(strings.TrimPrefix(line, "break "), " = ")
 		s.broken[action] = why

@@ -221,13 +221,21 @@ func (v *view) lost() bool {
 // ReasonDeadline is the pod's reason when activeDeadlineSeconds have passed.
 const ReasonDeadline = "DeadlineExceeded"
 
-// expired says whether activeDeadlineSeconds have passed.
+// expired says whether activeDeadlineSeconds have passed before the pod came to
+// its end by itself; nobody may have looked when it did.
 func (v *view) expired() bool {
 	if v.known.Previous.Reason == ReasonDeadline {
 		return true
 	}
 	d := v.deadline()
-	return !d.IsZero() && !v.now.Before(d)
+	return !d.IsZero() && !v.now.Before(d) && !v.endedBefore(d)
+}
+
+func (v *view) endedBefore(d time.Time) bool {
+	return v.ended() && !slices.ContainsFunc(v.want.Spec.Containers, func(c corev1.Container) bool {
+		n := v.newest(c.Name)
+		return n != nil && !n.FinishedAt.Before(d)
+	})
 }
 
 // deadline is when activeDeadlineSeconds pass; zero when there are none.
