@@ -63,7 +63,7 @@ func (w *worker) do(ctx, beside context.Context, want *corev1.Pod, seen pod.Seen
 		_, err := rt.CreateSandbox(ctx, want)
 		return w.note(&w.known.Sandbox, "FailedCreatePodSandBox", act, err)
 	case pod.SetupVolumes:
-		err := w.a.cfg.Volumes.Setup(ctx, want, w.a.objects)
+		err := w.a.cfg.Volumes.Setup(ctx, want, podSources{w.a.objects, w.a.tokens})
 		if errors.Is(err, ErrOutdated) {
 			w.warn("", "FailedMount", err.Error())
 			err = nil

@@ -20,6 +20,7 @@ type agent struct {
 	log      *slog.Logger
 	disk     *disk
 	objects  *objects
+	tokens   *tokens
 	reports  *reporter
 	news     *teller
 	starts   *slots
@@ -50,6 +51,7 @@ func newAgent(cfg Config) (*agent, error) {
 	a := &agent{
 		cfg: cfg, log: cfg.Logger, disk: d,
 		objects:  newObjects(),
+		tokens:   newTokens(cfg.Link),
 		reports:  newReporter(cfg.Node, cfg.Logger),
 		news:     newTeller(cfg.Node, cfg.Logger),
 		starts:   newSlots(cfg.StartsAtOnce),
@@ -104,6 +106,7 @@ func (a *agent) Whole(s Assigned) {
 	held := slices.Collect(maps.Keys(a.pods))
 	a.mu.Unlock()
 	a.reports.all(held)
+	a.hastenTokens()
 	select {
 	case a.synced <- struct{}{}:
 	default:
@@ -212,6 +215,7 @@ func (a *agent) forget(w *worker) {
 	delete(a.pods, w.uid)
 	delete(a.named, w.uid)
 	a.reports.drop(w.uid)
+	a.tokens.drop(w.uid)
 	if err := a.disk.forgetPod(w.uid); err != nil {
 		a.log.Error("drop the record of a pod that is gone", "pod", w.key, "err", err)
 	}

@@ -23,5 +23,8 @@ func RunWithProbe(ctx context.Context, cfg Config, probe Probe) error {
 	return a.run(ctx)
 }
 
+// TokenTimes reads a token.
+var TokenTimes = tokenTimes
+
 // LoggedContainer says which attempt's log is meant.
 var LoggedContainer = loggedContainer

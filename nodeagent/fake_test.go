@@ -328,6 +328,11 @@ func (v heldVolumes) Setup(ctx context.Context, p *corev1.Pod, objects nodeagent
 	return v.call(ctx, "set up volumes", func() error {
 		made := map[string]string{}
 		for _, vol := range p.Spec.Volumes {
+			if vol.Projected != nil {
+				if err := v.projected(ctx, p, &vol, objects, made); err != nil {
+					return err
+				}
+			}
 			if vol.ConfigMap == nil {
 				continue
 			}
@@ -345,6 +350,28 @@ func (v heldVolumes) Setup(ctx context.Context, p *corev1.Pod, objects nodeagent
 		v.volumes[p.UID] = made
 		return nil
 	})
+}
+
+// projected makes the files with tokens. It is called in a call.
+func (v heldVolumes) projected(ctx context.Context, p *corev1.Pod, vol *corev1.Volume, objects nodeagent.Objects, made map[string]string) error {
+	for _, s := range vol.Projected.Sources {
+		if s.ServiceAccountToken == nil {
+			continue
+		}
+		at := vol.Name + "/" + s.ServiceAccountToken.Path
+		have := v.volumes[p.UID][at]
+		v.mu.Unlock() // it asks the control plane
+		text, err := objects.(nodeagent.Tokens).Token(ctx, p, s.ServiceAccountToken, have)
+		v.mu.Lock()
+		if err != nil && have != "" {
+			return fmt.Errorf("volume %s: %w: %w", vol.Name, err, nodeagent.ErrOutdated)
+		}
+		if err != nil {
+			return fmt.Errorf("volume %s: %w", vol.Name, err)
+		}
+		made[at] = text
+	}
+	return nil
 }
 
 func (v heldVolumes) Mounts(*corev1.Pod, *corev1.Container) ([]nodeagent.Mount, error) {

@@ -121,6 +121,15 @@ func (l *natsLink) ReportUsage(ctx context.Context, u *schema.NodeUsage) error {
 	return a.ReportUsage(ctx, u)
 }
 
+// Token implements TokenGiver.
+func (l *natsLink) Token(ctx context.Context, r schema.TokenRequest) (schema.Token, error) {
+	a, err := l.current()
+	if err != nil {
+		return schema.Token{}, err
+	}
+	return a.Token(ctx, r)
+}
+
 // kvHandler hands on what comes by the store's protocol.
 type kvHandler struct{ h Handler }
 

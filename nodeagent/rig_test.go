@@ -172,8 +172,9 @@ type control struct {
 	total    int // reports in all messages
 	history  []string
 	nodes    []*corev1.Node
-	events   map[string]corev1.Event // the newest count of each, by name
-	down     error                   // why reports are not taken; nil: they are
+	events   map[string]corev1.Event                                                // the newest count of each, by name
+	down     error                                                                  // why reports are not taken; nil: they are
+	token    func(ctx context.Context, r schema.TokenRequest) (schema.Token, error) // nil: none are given
 	h        nodeagent.Handler
 }
 

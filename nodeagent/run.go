@@ -38,6 +38,7 @@ func (a *agent) run(parent context.Context) error {
 		g.Go(func() error { return a.news.run(ctx, a.cfg.Link) })
 		g.Go(func() error { return a.heartbeat(ctx) })
 		g.Go(func() error { return a.meterUsage(ctx) })
+		g.Go(func() error { return a.refreshTokens(ctx) })
 		g.Go(func() error { return a.sweepRemnants(ctx) })
 	}
 	err := g.Wait()

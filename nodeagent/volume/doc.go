@@ -3,7 +3,7 @@
 // fields. It implements nodeagent.Volumes.
 //
 //	<DataDir>/<uid>/<volume>/               on the node's disk
-//	<RunDir>/<uid>/<volume>/                a tmpfs of its own: Secrets, medium Memory; or an NFS mount
+//	<RunDir>/<uid>/<volume>/                a tmpfs of its own: Secrets, tokens, medium Memory; or an NFS mount
 //	<RunDir>/<uid>/..parts/<container>/<n>  a bind mount of one subPath
 //
 // Files of objects change all at once: they lie in a directory that is replaced

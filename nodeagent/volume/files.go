@@ -17,6 +17,7 @@ import (
 type file struct {
 	data []byte
 	mode int32 // permission bits
+	user int64 // who owns it; 0: root
 }
 
 // files are by path below the volume.
@@ -30,6 +31,7 @@ type filer struct {
 	pod      *corev1.Pod
 	objects  nodeagent.Objects
 	capacity nodeCapacity
+	token    tokenFunc
 }
 
 type nodeCapacity func() corev1.ResourceList
@@ -66,8 +68,10 @@ func (f filer) projected(all files, p *corev1.ProjectedVolumeSource) error {
 			err = f.secret(all, s.Secret.Name, s.Secret.Items, s.Secret.Optional, mode)
 		case s.DownwardAPI != nil:
 			err = f.downward(all, s.DownwardAPI.Items, mode)
+		case s.ServiceAccountToken != nil:
+			err = f.serviceAccountToken(all, s.ServiceAccountToken, mode)
 		default:
-			err = fmt.Errorf("projected source %d is not supported; there are configMap, secret and downwardAPI: %w", i, schema.ErrRefused)
+			err = fmt.Errorf("projected source %d is not supported; there are configMap, secret, downwardAPI and serviceAccountToken: %w", i, schema.ErrRefused)
 		}
 		if err != nil {
 			return err

@@ -50,8 +50,8 @@ func New(o Options) *Volumes {
 
 // Setup makes the pod's volumes, or brings the files of objects up to date. A
 // missing object that is not optional wraps schema.ErrNotFound and names it; when
-// the volume was made before, it keeps its files, and the error wraps
-// nodeagent.ErrOutdated too if that is all that went wrong.
+// the volume was made before, it keeps its files, as it does when a token cannot be
+// had, and the error wraps nodeagent.ErrOutdated too if that is all that went wrong.
 func (v *Volumes) Setup(ctx context.Context, p *corev1.Pod, objects nodeagent.Objects) error {
 	if err := checkUID(p.UID); err != nil {
 		return err
@@ -93,9 +93,9 @@ func (v *Volumes) setup(ctx context.Context, p *corev1.Pod, vol *corev1.Volume, 
 		return v.setupEmpty(p, dir, vol.EmptyDir, group)
 	}
 	// First the files, then the directory: a pod that waits for an object holds nothing.
-	f := filer{pod: p, objects: objects, capacity: v.capacity}
+	f := filer{pod: p, objects: objects, capacity: v.capacity, token: tokensFor(ctx, p, dir, objects)}
 	files, err := f.volume(vol)
-	if errors.Is(err, schema.ErrNotFound) && holdsFiles(dir) {
+	if (errors.Is(err, schema.ErrNotFound) || isTokenError(err)) && holdsFiles(dir) {
 		return fmt.Errorf("%w: %w", err, nodeagent.ErrOutdated)
 	}
 	if err != nil {
@@ -127,7 +127,9 @@ func kindOf(vol *corev1.Volume) (kind, error) {
 	case s.Secret != nil:
 		return kind{files: true, memory: true}, nil
 	case s.Projected != nil:
-		return kind{files: true, memory: slices.ContainsFunc(s.Projected.Sources, func(x corev1.VolumeProjection) bool { return x.Secret != nil })}, nil
+		return kind{files: true, memory: slices.ContainsFunc(s.Projected.Sources, func(x corev1.VolumeProjection) bool {
+			return x.Secret != nil || x.ServiceAccountToken != nil
+		})}, nil
 	case s.EmptyDir != nil:
 		return kind{memory: s.EmptyDir.Medium == corev1.StorageMediumMemory}, nil
 	case s.PersistentVolumeClaim != nil:

@@ -101,10 +101,18 @@ func (w writer) write(at string, f file) error {
 		return err
 	}
 	_, err = out.Write(f.data)
-	if w.group != nil {
-		err = errors.Join(err, out.Chown(0, int(*w.group)))
+	if w.group != nil || f.user != 0 {
+		err = errors.Join(err, out.Chown(int(f.user), w.gid()))
 	}
 	return errors.Join(err, out.Chmod(w.mode(f)), out.Close())
+}
+
+// gid is the group of the files.
+func (w writer) gid() int {
+	if w.group == nil {
+		return 0
+	}
+	return int(*w.group)
 }
 
 // mode lets the group read, when there is one.
@@ -169,7 +177,7 @@ func (w writer) sameFile(at string, f file) error {
 	if info.Mode().Perm() != w.mode(f) || info.Size() != int64(len(f.data)) {
 		return fs.ErrInvalid
 	}
-	if stat, ok := info.Sys().(*syscall.Stat_t); w.group != nil && (!ok || int64(stat.Gid) != *w.group) {
+	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || w.group != nil && int64(stat.Gid) != *w.group || int64(stat.Uid) != f.user {
 		return fs.ErrInvalid
 	}
 	data, err := w.root.ReadFile(at)

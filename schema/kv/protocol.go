@@ -25,6 +25,7 @@ import (
 //	pawl.up.<node>.events        agent    Events about its pods and itself; answered at once,
 //	                                      and not kept for ever: they are news, not state
 //	pawl.up.<node>.usage         agent    a NodeUsage; answered at once, and kept for a minute
+//	pawl.up.<node>.token         agent    a TokenRequest; answered with the Token
 //	_INBOX.<node>.>              gateway  answers
 //	pawl.down.<node>.stream.<id> gateway  frames of a stream (streamframe.go); the first opens it
 //	pawl.up.<node>.stream.<id>   agent    frames of that stream
@@ -64,6 +65,7 @@ const (
 	VerbNode   Verb = "node"
 	VerbEvents Verb = "events"
 	VerbUsage  Verb = "usage"
+	VerbToken  Verb = "token"
 )
 
 func upSubject(n schema.NodeName, v Verb) string { return "pawl.up." + string(n) + "." + string(v) }
@@ -81,7 +83,7 @@ func parseUpSubject(subject string) (schema.NodeName, Verb, error) {
 		return "", "", err
 	}
 	switch v := Verb(t[3]); v {
-	case VerbSync, VerbPods, VerbNode, VerbEvents, VerbUsage:
+	case VerbSync, VerbPods, VerbNode, VerbEvents, VerbUsage, VerbToken:
 		return n, v, nil
 	}
 	return "", "", fmt.Errorf("subject %q: no such verb: %w", subject, schema.ErrRefused)
@@ -119,10 +121,11 @@ type Delta struct {
 
 // An Answer is what the gateway says to a request.
 type Answer struct {
-	Error      string      `json:"error,omitempty"`
-	Class      string      `json:"class,omitempty"`      // of the error: refused, unavailable, conflict
-	Generation *Generation `json:"generation,omitempty"` // the node should be at
-	Set        *Set        `json:"set,omitempty"`        // to sync
+	Error      string        `json:"error,omitempty"`
+	Class      string        `json:"class,omitempty"`      // of the error: refused, unavailable, conflict
+	Generation *Generation   `json:"generation,omitempty"` // the node should be at
+	Set        *Set          `json:"set,omitempty"`        // to sync
+	Token      *schema.Token `json:"token,omitempty"`      // to token
 }
 
 // AnswerError makes the answer that lets err arrive at the agent with its class.
