@@ -18,6 +18,7 @@ import (
 // credential, but for a word whether the daemon lives and is ready.
 type frontDoor struct {
 	access  *access.Access
+	crowd   *crowd
 	api     http.Handler // everything that is not named in handler; it asks May itself. nil: there is nothing else
 	git     http.Handler // nil when the desired state is in a remote repository; asks for a credential itself, in Git's way
 	lookNow func()       // nil when it is in the built-in one
@@ -27,7 +28,7 @@ type frontDoor struct {
 }
 
 func (d frontDoor) handler() http.Handler {
-	guarded := d.access.Guard(d.known())
+	guarded := d.access.Guard(d.crowd.people(d.known()))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case d.git != nil && strings.HasPrefix(r.URL.Path, "/git/"):

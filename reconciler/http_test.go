@@ -44,6 +44,7 @@ func newEntrance(t *testing.T) *entrance {
 	}
 	e.door = frontDoor{
 		access: a,
+		crowd:  newCrowd(doorRoom),
 		git:    a.Git(said("git")),
 		ready:  func() error { return nil },
 		gauges: func() []gauge { return []gauge{{"pawl_x", "X.", 1}} },

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"time"
 
@@ -52,7 +53,7 @@ func Run(ctx context.Context, cfg Config) error {
 	gate := newGateway(nodes, store, l, cfg)
 	front := newKubeAPI(cfg, l, nodes, gate)
 	door.ready, door.gauges = l.ready, l.gauges
-	door.api, door.figures = front.server, append(door.figures, front.server.Metrics)
+	door.api, door.figures = front.server, append(door.figures, front.server.Metrics, door.crowd.figures)
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.views.run(ctx) })
@@ -105,7 +106,7 @@ func openRemote(cfg Config, in *intake) (frontDoor, func(context.Context) error,
 	if err != nil {
 		return frontDoor{}, nil, err
 	}
-	door := frontDoor{access: cfg.Access, lookNow: remote.LookNow}
+	door := frontDoor{access: cfg.Access, crowd: newCrowd(doorRoom), lookNow: remote.LookNow}
 	return door, func(ctx context.Context) error {
 		return remote.Run(ctx, func(c schema.Commit) { in.takeUntilJudged(ctx, c) })
 	}, nil
@@ -113,12 +114,13 @@ func openRemote(cfg Config, in *intake) (frontDoor, func(context.Context) error,
 
 func openHost(ctx context.Context, cfg Config, in *intake) (frontDoor, func(context.Context) error, error) {
 	pushed := make(chan schema.Commit, 16)
+	crowd := newCrowd(doorRoom)
 	host, err := githost.New(githost.Options{
 		Dir:    filepath.Join(cfg.DataDir, "git", "cluster.git"),
 		RunDir: filepath.Join(cfg.RunDir, "git"),
 		Branch: cfg.Git.Branch,
 		Path:   cfg.Git.Path,
-		Guard:  cfg.Access.Git,
+		Guard:  func(next http.Handler) http.Handler { return cfg.Access.Git(crowd.git(next)) },
 		Check:  in.check,
 		Pushed: func(c schema.Commit) {
 			select {
@@ -132,7 +134,7 @@ func openHost(ctx context.Context, cfg Config, in *intake) (frontDoor, func(cont
 	if err != nil {
 		return frontDoor{}, nil, err
 	}
-	door := frontDoor{access: cfg.Access, git: host}
+	door := frontDoor{access: cfg.Access, crowd: crowd, git: host}
 	return door, func(ctx context.Context) error {
 		defer host.Close()
 		g, ctx := errgroup.WithContext(ctx)

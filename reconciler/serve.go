@@ -1,7 +1,6 @@
 package reconciler
 
 import (
-	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,13 +9,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 )
-
-// mostConnections is how many the door holds open, not counting those that
-// were upgraded for exec; see connections.
-const mostConnections = 2048
 
 // serve answers on address until ctx is done, then lets requests end for a
 // moment. With plain it speaks HTTP/1.1 with and without TLS, else HTTP over TLS
@@ -31,18 +25,21 @@ func serve(ctx context.Context, address string, h http.Handler, secured *tls.Con
 		return serveOn(ctx, listener, newServer(h, secured, mostConnections, log))
 	}
 	server := newServer(withTLS(h), nil, mostConnections, log)
-	server.ConnContext = withConn
+	know := server.ConnContext
+	server.ConnContext = func(ctx context.Context, conn net.Conn) context.Context { return withConn(know(ctx, conn), conn) }
 	return serveOn(ctx, eitherListener{listener, secured}, server)
 }
 
 func newServer(h http.Handler, secured *tls.Config, connections int, log *slog.Logger) *http.Server {
+	open := newConnections(connections)
 	return &http.Server{
 		Handler:           inTime(h, bodyTakes),
 		TLSConfig:         secured,
 		ReadHeaderTimeout: 10 * time.Second, // and for the TLS handshake
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		ConnState:         newConnections(connections).changed,
+		ConnState:         open.changed,
+		ConnContext:       open.know,
 		// What clients do wrong is nothing that an operator must know of.
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
@@ -111,53 +108,4 @@ func serveOn(ctx context.Context, listener net.Listener, server *http.Server) er
 		return errors.Join(ended, err)
 	}
 	return err
-}
-
-// connections bounds how many connections there are. When there are too many,
-// the one that has said nothing for longest is closed, which may be the new one:
-// whoever opens many and says nothing cannot keep others out.
-type connections struct {
-	most int
-
-	mu    sync.Mutex // guards what follows
-	quiet *list.List // of net.Conn without a request, the longest quiet in front
-	open  map[net.Conn]*list.Element
-}
-
-func newConnections(most int) *connections {
-	return &connections{most: most, quiet: list.New(), open: map[net.Conn]*list.Element{}}
-}
-
-// changed is http.Server's ConnState. An open connection that serves a request
-// has a nil element.
-func (c *connections) changed(conn net.Conn, state http.ConnState) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if e := c.open[conn]; e != nil {
-		c.quiet.Remove(e)
-	}
-	switch state {
-	case http.StateActive:
-		c.open[conn] = nil
-	case http.StateNew, http.StateIdle:
-		c.open[conn] = c.quiet.PushBack(conn)
-	default: // closed or hijacked
-		delete(c.open, conn)
-	}
-	if state == http.StateNew && len(c.open) > c.most {
-		longest := c.quiet.Remove(c.quiet.Front()).(net.Conn)
-		delete(c.open, longest)
-		cut(longest)
-	}
-}
-
-// cut closes a connection at once: TLS would first say goodbye, and wait for it.
-func cut(conn net.Conn) {
-	switch c := conn.(type) {
-	case *tls.Conn:
-		conn = c.NetConn()
-	case *eitherConn:
-		conn = c.Conn
-	}
-	conn.Close()
 }

@@ -67,6 +67,7 @@ func TestSilentConnectionsAreBounded(t *testing.T) {
 	served := make(chan struct{}, 1)
 	address := hall(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/watch" {
+			defer hold(r)()
 			served <- struct{}{}
 			<-release
 		}
