@@ -39,8 +39,9 @@ const archiveBuffer = 128 << 10
 
 // A containerRoot is a running container's root directory.
 type containerRoot struct {
-	fd   int
-	user specs.User // as the host numbers it
+	fd         int
+	user       specs.User             // as the host numbers it
+	uids, gids []specs.LinuxIDMapping // of its user namespace; none: they are the host's
 }
 
 // inContainer calls f on a thread with the rights of the container's user.
@@ -94,7 +95,7 @@ func (r *Runtime) containerRoot(ctx context.Context, rec record) (*containerRoot
 	for i := range user.AdditionalGids {
 		user.AdditionalGids[i] = onHost(user.AdditionalGids[i], spec.Linux.GIDMappings)
 	}
-	return &containerRoot{fd: fd, user: user}, nil
+	return &containerRoot{fd: fd, user: user, uids: spec.Linux.UIDMappings, gids: spec.Linux.GIDMappings}, nil
 }
 
 // onHost is a number of a user namespace as the host has it.
@@ -105,6 +106,27 @@ func onHost(id uint32, mappings []specs.LinuxIDMapping) uint32 {
 		}
 	}
 	return id
+}
+
+// nobody owns, in a user namespace, what is of none of its users.
+const nobody = 65534
+
+// inside is a number of the host's as a user namespace has it.
+func inside(id uint32, mappings []specs.LinuxIDMapping) uint32 {
+	for _, m := range mappings {
+		if id >= m.HostID && id-m.HostID < m.Size {
+			return m.ContainerID + id - m.HostID
+		}
+	}
+	if len(mappings) > 0 {
+		return nobody
+	}
+	return id
+}
+
+// owner is a file's owner as the container has it.
+func (c *containerRoot) owner(uid, gid uint32) (int, int) {
+	return int(inside(uid, c.uids)), int(inside(gid, c.gids))
 }
 
 // become gives the thread the rights on files of the container's user. Only the
@@ -166,7 +188,7 @@ func (r *Runtime) ReadArchive(ctx context.Context, id, name string, w io.Writer)
 		f := os.NewFile(uintptr(fd), name)
 		defer f.Close()
 		buffer := bufio.NewWriterSize(w, archiveBuffer)
-		p := &packer{Writer: archive.NewWriter(buffer), ctx: ctx}
+		p := &packer{Writer: archive.NewWriter(buffer), ctx: ctx, root: root}
 		info, err := f.Stat()
 		if err != nil {
 			return fileFault(name, err)
@@ -190,6 +212,7 @@ func (r *Runtime) ReadArchive(ctx context.Context, id, name string, w io.Writer)
 type packer struct {
 	archive.Writer
 	ctx    context.Context
+	root   *containerRoot
 	broken bool // the reader takes no more
 }
 
@@ -204,6 +227,7 @@ func (p *packer) add(f *os.File, name string) error {
 		return err
 	}
 	h.Name, h.Uname, h.Gname, h.Format = name, "", "", tar.FormatPAX
+	h.Uid, h.Gid = p.root.owner(uint32(h.Uid), uint32(h.Gid))
 	h.AccessTime, h.ChangeTime = time.Time{}, time.Time{}
 	if err := p.WriteHeader(h); err != nil {
 		return p.gone(err)
@@ -255,9 +279,10 @@ func (p *packer) addEntry(dir int, base, name string) error {
 		if err != nil {
 			return p.skip(name, err)
 		}
+		uid, gid := p.root.owner(st.Uid, st.Gid)
 		return p.gone(p.WriteHeader(&tar.Header{
 			Typeflag: tar.TypeSymlink, Name: name, Linkname: string(buffer[:n]), Mode: 0o777,
-			Uid: int(st.Uid), Gid: int(st.Gid), ModTime: time.Unix(st.Mtim.Unix()), Format: tar.FormatPAX,
+			Uid: uid, Gid: gid, ModTime: time.Unix(st.Mtim.Unix()), Format: tar.FormatPAX,
 		}))
 	case unix.S_IFREG, unix.S_IFDIR:
 	default:

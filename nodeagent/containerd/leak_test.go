@@ -193,27 +193,30 @@ func TestCutOffAnywhere(t *testing.T) {
 		"container without task":   func(p *testPod) { p.sandbox(); cutOffStart(t, p, false) },
 		"task that is not started": func(p *testPod) { p.sandbox(); cutOffStart(t, p, true) },
 	} {
-		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
-			p := g.pod("cut")
-			p.add("main", "sh", "-c", "exit 3")
-			cut(p)
-			g.reopen()
-			all, err := g.rt.Seen(g.ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, s := range all {
-				for _, c := range s.Containers {
-					if c.State != pod.ContainerCreated {
-						t.Errorf("seen %+v", c)
+		for _, hostUsers := range []bool{true, false} {
+			t.Run(fmt.Sprint(strings.ReplaceAll(name, " ", "_"), "/hostUsers=", hostUsers), func(t *testing.T) {
+				p := g.pod("cut")
+				p.Spec.HostUsers = &hostUsers
+				p.add("main", "sh", "-c", "exit 3")
+				cut(p)
+				g.reopen()
+				all, err := g.rt.Seen(g.ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, s := range all {
+					for _, c := range s.Containers {
+						if c.State != pod.ContainerCreated {
+							t.Errorf("seen %+v", c)
+						}
 					}
 				}
-			}
-			if c, _ := p.run(); c.ExitCode != 3 {
-				t.Errorf("seen %+v", c)
-			}
-			p.remove()
-		})
+				if c, _ := p.run(); c.ExitCode != 3 {
+					t.Errorf("seen %+v", c)
+				}
+				p.remove()
+			})
+		}
 	}
 	pollEach(t, 300*time.Millisecond, "as many of everything as before", func() bool {
 		after := g.counts()

@@ -23,7 +23,7 @@ import (
 func pauseProgram() ([]byte, error) {
 	code, there := pauseCode[runtime.GOARCH]
 	if !there {
-		return nil, fmt.Errorf("shareProcessNamespace is not built for %s: %w", runtime.GOARCH, schema.ErrRefused)
+		return nil, fmt.Errorf("shareProcessNamespace and hostUsers: false are not built for %s: %w", runtime.GOARCH, schema.ErrRefused)
 	}
 	return executable(code.machine, code.text), nil
 }

@@ -220,9 +220,13 @@ func (r *Runtime) run(ctx context.Context, rec *record, mounts []mount.Mount, se
 	if err != nil {
 		return pod.Container{}, r.undo(rec.ID, rec, err)
 	}
-	if err := r.createTask(ctx, rec, mounts); err != nil {
-		l.cut()
-		l.writer.close()
+	err = r.createTask(ctx, rec, mounts)
+	if left := r.unmap(rec.uid, rec.ID); left != nil {
+		r.log.Warn("what a start mounted is left until its container is removed", "container", rec.ID, "err", left)
+	}
+	if err != nil {
+		defer l.writer.close()
+		defer l.cut() // only now: a shim that is at it still would wait for a reader
 		return r.failed(ctx, rec, err, sealed)
 	}
 	r.read(rec.ID, l)

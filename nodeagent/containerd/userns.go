@@ -53,6 +53,9 @@ func usesUserNamespace(p *corev1.Pod) bool { return p.Spec.HostUsers != nil && !
 // says so in its directory. Each instance begins to look elsewhere: those of one
 // machine do not know each other's.
 func (r *Runtime) takeRange(uid types.UID) (uint32, error) {
+	if err := checkWay(r.opts.RunDir); err != nil {
+		return 0, err
+	}
 	r.ranges.Lock()
 	defer r.ranges.Unlock()
 	uids, err := r.sandboxes()
@@ -76,6 +79,39 @@ func (r *Runtime) takeRange(uid types.UID) (uint32, error) {
 		}
 	}
 	return 0, fmt.Errorf("hostUsers: all %d ranges of users are taken: %w", rangeCount, schema.ErrUnavailable)
+}
+
+// checkWay refuses a directory that the pod's users have no way to: on it runc
+// enters the container's files as their root.
+func checkWay(dir string) error {
+	for ; ; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		if err != nil {
+			return err
+		}
+		if info.Mode()&0o001 == 0 {
+			return fmt.Errorf("hostUsers: %s lets nobody but its owner and group in: choose another --run, or give it mode 0711: %w", dir, schema.ErrRefused)
+		}
+		if dir == filepath.Dir(dir) {
+			return nil
+		}
+	}
+}
+
+// noUserNamespace is why none can be made.
+func noUserNamespace(err error) error {
+	for why, errnos := range map[string][]error{
+		"this node's kernel gives no more user namespaces (sysctl user.max_user_namespaces)": {unix.ENOSPC, unix.EUSERS},
+		"this node's kernel has no user namespaces":                                          {unix.EINVAL},
+		"this node does not let the agent make user namespaces":                              {unix.EPERM},
+	} {
+		for _, errno := range errnos {
+			if errors.Is(err, errno) {
+				return fmt.Errorf("hostUsers: %s: %w: %w", why, err, schema.ErrRefused)
+			}
+		}
+	}
+	return fmt.Errorf("make the pod's user namespace: %w", err)
 }
 
 // readRange is the range that a pod's directory names; 0 when it names none.
@@ -142,8 +178,10 @@ func (r *Runtime) makeUserNamespaces(s *sandboxRecord, dir, hostname string) (er
 		pid, err = pauseWithUsers(program, root, s, int(begin.Fd()))
 		done <- err
 	})
-	if err := errors.Join(<-done, begin.Close()); err != nil {
-		return fmt.Errorf("make the pod's user namespace: %w", err)
+	err = <-done
+	begin.Close()
+	if err != nil {
+		return noUserNamespace(err)
 	}
 	defer func() {
 		if err != nil || !s.SharePID {
