@@ -127,10 +127,19 @@ func unpack(from io.Reader, to, base string, noModes bool, warn func(string)) er
 			err = u.put(h, r)
 		}
 		if err != nil {
-			return err
+			return printed{err}
 		}
 	}
 }
+
+// A printed error may hold names of a container's files.
+type printed struct{ error }
+
+// Error is what a terminal can be told.
+func (e printed) Error() string { return archive.Printable(e.error.Error()) }
+
+// Unwrap is the error itself.
+func (e printed) Unwrap() error { return e.error }
 
 // An unpacker writes below one directory, which the kernel's look-ups do not leave.
 type unpacker struct {
@@ -151,9 +160,23 @@ func (u *unpacker) put(h *tar.Header, content io.Reader) error {
 		if err := u.place(h.Name); err != nil {
 			return err
 		}
+		if !u.straight(path.Dir(h.Name)) { // then its target would be seen from elsewhere
+			u.warn(fmt.Sprintf("%q is left out: a link where a link leads", h.Name))
+			return nil
+		}
 		return u.root.Symlink(h.Linkname, h.Name)
 	}
 	return u.file(h, content)
+}
+
+// straight says whether no part of a directory's name is a link.
+func (u *unpacker) straight(dir string) bool {
+	for ; dir != "."; dir = path.Dir(dir) {
+		if info, err := u.root.Lstat(dir); err != nil || !info.IsDir() {
+			return false
+		}
+	}
+	return true
 }
 
 // place makes room for an entry.

@@ -73,10 +73,10 @@ func (r *Reader) Next() (*tar.Header, error) {
 		}
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			if text := h.PAXRecords[errorKey]; text != "" {
-				return nil, fmt.Errorf("%s: %w", printable(text), schema.ErrRefused)
+				return nil, fmt.Errorf("%s: %w", Printable(text), schema.ErrRefused)
 			}
 			if text := h.PAXRecords[warningKey]; text != "" && r.warn != nil {
-				r.warn(printable(text))
+				r.warn(Printable(text))
 			}
 			continue
 		}
@@ -123,17 +123,26 @@ func (r *Reader) check(h *tar.Header) error {
 	return nil
 }
 
-// Inside says whether a link in an entry's place leads nowhere but into the tree.
+// Inside says whether a link in an entry's place leads nowhere but into the
+// tree, as long as the directory it stands in is where its name says. A target
+// that goes up again after it has gone down is not judged by its text: what it
+// went through may be a link.
 func Inside(name, target string) bool {
-	if path.IsAbs(target) {
-		return false
+	down := false
+	for _, part := range strings.Split(target, "/") {
+		switch {
+		case part == ".." && down:
+			return false
+		case part != ".." && part != "." && part != "":
+			down = true
+		}
 	}
 	to := path.Join(path.Dir(name), target)
-	return to != ".." && !strings.HasPrefix(to, "../")
+	return !path.IsAbs(target) && to != ".." && !strings.HasPrefix(to, "../")
 }
 
-// printable is a text without what a terminal would obey.
-func printable(text string) string {
+// Printable is a text without what a terminal would obey.
+func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
 			return '?'
