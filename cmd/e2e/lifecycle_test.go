@@ -297,7 +297,7 @@ func TestKilledAgentGoesOnStopping(t *testing.T) {
 	for page, want := range map[string][]string{
 		"short": {"main-start", "pre", "pre-end", "main-term"},
 		"long":  {"main-start", "pre", "main-term"},
-		"post":  {"main-start", "post", "post-end"},
+		"post":  {"post", "post-end"}, // beside the container's program, not after its start
 	} {
 		words, _ := n.read(page)
 		order(t, words, want...)
