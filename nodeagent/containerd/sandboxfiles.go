@@ -52,6 +52,22 @@ func nodeName(p *corev1.Pod) (string, error) {
 	return full, nil
 }
 
+// seenName is what uname says in the pod's containers: of a pod in the node's
+// network, the node's name. A name that the kernel did not take made no sandbox.
+func seenName(p *corev1.Pod) string {
+	var name string
+	var err error
+	if p.Spec.HostNetwork {
+		name, err = os.Hostname()
+	} else {
+		name, err = nodeName(p)
+	}
+	if err != nil {
+		return hostname(p)
+	}
+	return name
+}
+
 // writeNameFiles makes the files of /etc that belong to the pod. They are
 // written in place later, never replaced: containers hold mounts of them.
 func writeNameFiles(dir string, p *corev1.Pod, s *sandboxRecord) error {

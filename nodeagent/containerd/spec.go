@@ -96,7 +96,7 @@ func arguments(c *corev1.Container, image *imageInfo) []string {
 
 // environment is the image's and then the manifest's; of one name the last counts.
 func environment(q nodeagent.StartRequest, image *imageInfo) []string {
-	all := []string{defaultPath, "HOSTNAME=" + hostname(q.Pod)}
+	all := []string{defaultPath, "HOSTNAME=" + seenName(q.Pod)}
 	if q.Container.TTY {
 		all = append(all, "TERM=xterm")
 	}

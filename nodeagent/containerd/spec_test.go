@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -38,6 +39,14 @@ func TestEnvironment(t *testing.T) {
 	want := []string{"PATH=/x", "HOSTNAME=p", "A=image", "B=pod", "C=2", "D=a=b"}
 	if diff := cmp.Diff(want, environment(q, image)); diff != "" {
 		t.Error(diff)
+	}
+	q.Pod.Namespace, q.Pod.Spec.Subdomain, q.Pod.Spec.SetHostnameAsFQDN = "n", "s", ptr.To(true)
+	if got := environment(q, image)[1]; got != "HOSTNAME=p.s.n.svc.cluster.local" {
+		t.Errorf("%s in a pod whose host name is its full one", got)
+	}
+	q.Pod.Spec.HostNetwork = true
+	if own, err := os.Hostname(); err != nil || environment(q, image)[1] != "HOSTNAME="+own {
+		t.Errorf("%s in a pod on the node's network, where uname says %s (%v)", environment(q, image)[1], own, err)
 	}
 }
 
