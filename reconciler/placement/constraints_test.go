@@ -3,12 +3,10 @@ package placement
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -244,51 +242,4 @@ func TestPodsThatEndMakeRoomToo(t *testing.T) {
 	if _, ok := all.MakeRoom(p, "", err); ok || err.Error() != "0/2 nodes are available: 2 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never." {
 		t.Error(err)
 	}
-}
-
-// BenchmarkPlace10000PodsOn1000Nodes places and holds them all.
-func BenchmarkPlace10000PodsOn1000Nodes(b *testing.B) {
-	for name, spec := range map[string]string{
-		"plain":    "",
-		"affinity": "affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: zone, operator: In, values: [z1, z2]}]}]}}}",
-		"anti":     "affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{labelSelector: {matchLabels: {app: APP}}, topologyKey: kubernetes.io/hostname}]}}",
-		"spread":   "topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: APP}}}]",
-	} {
-		b.Run(name, func(b *testing.B) {
-			for b.Loop() {
-				b.StopTimer()
-				all := NewCluster()
-				for i := range 1000 {
-					n := fmt.Sprintf("n%04d", i)
-					all.Describe(schema.NodeName(n), machine(n, "64", "256Gi", func(n *corev1.Node) { n.Labels["zone"] = fmt.Sprint("z", i%10) }))
-				}
-				pods := tenThousand(b, spec)
-				b.StartTimer()
-				for _, p := range pods {
-					n, err := all.Place(p)
-					if err != nil {
-						b.Fatal(err)
-					}
-					all.Hold(n, p, true)
-				}
-			}
-		})
-	}
-}
-
-// tenThousand is 1,000 applications of ten pods each.
-func tenThousand(b *testing.B, spec string) []*corev1.Pod {
-	var pods []*corev1.Pod
-	for i := range 1000 {
-		app := fmt.Sprintf("app-%d", i)
-		like := pod(b, "like", app, strings.ReplaceAll(spec, "APP", app))
-		like.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m")}
-		for j := range 10 {
-			p := like.DeepCopy()
-			p.Name = fmt.Sprintf("%s-%d", app, j)
-			p.UID = types.UID(p.Name)
-			pods = append(pods, p)
-		}
-	}
-	return pods
 }

@@ -1,7 +1,6 @@
 package placement
 
 import (
-	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -105,14 +104,13 @@ func (n *node) account(asks resources, ports []hostPort, sign int64) {
 	}
 }
 
-// sorted lists the pods that choose picks, by name.
-func (n *node) sorted(choose func(*held) bool) []*held {
+// which lists the pods that choose picks, in whatever order.
+func (n *node) which(choose func(*held) bool) []*held {
 	var all []*held
-	for h := range maps.Values(n.pods) {
+	for _, h := range n.pods {
 		if choose(h) {
 			all = append(all, h)
 		}
 	}
-	slices.SortFunc(all, func(a, b *held) int { return compareIDs(idOf(a.pod), idOf(b.pod)) })
 	return all
 }

@@ -111,9 +111,11 @@ func (n *node) takes(a *ask) bool {
 // unfit is why no node takes the pod.
 func (c *Cluster) unfit(a *ask) *Unfit {
 	l := c.layout()
-	u := &Unfit{Nodes: len(l.nodes), Reasons: maps.Clone(a.whyNot(l, a.pod))}
+	u := &Unfit{Nodes: len(l.nodes), Reasons: maps.Clone(a.whyNot(l, a.pod)), movable: make([]*node, 0, len(a.fits))}
+	var reasons []string
 	for _, n := range a.fits {
-		reasons, helpless := n.refuses(a)
+		var helpless bool
+		reasons, helpless = n.refuses(a, reasons[:0])
 		for _, why := range reasons {
 			u.Reasons[why]++
 		}
@@ -124,23 +126,23 @@ func (c *Cluster) unfit(a *ask) *Unfit {
 	return u
 }
 
-// refuses lists why n, of those that fit, cannot take the pod: the first sort of
-// reason that applies, and of what it has too little of, everything. It is
-// helpless when no going of pods could help.
-func (n *node) refuses(a *ask) (why []string, helpless bool) {
+// refuses appends to no reasons why n, of those that fit, cannot take the pod:
+// the first sort of reason that applies, and of what it has too little of,
+// everything. It is helpless when no going of pods could help.
+func (n *node) refuses(a *ask, none []string) (why []string, helpless bool) {
 	if n.portTaken(a.ports) {
-		return []string{whyPorts}, false
+		return append(none, whyPorts), false
 	}
-	if why, helpless := n.lacks(a.needs); len(why) > 0 {
+	if why, helpless := n.lacks(a.needs, none); len(why) > 0 {
 		return why, helpless
 	}
 	if why, helpless := a.must.refuses(n); why != "" {
-		return []string{why}, helpless
+		return append(none, why), helpless
 	}
 	if why, helpless := a.unwelcome(n); why != "" {
-		return []string{why}, helpless
+		return append(none, why), helpless
 	}
-	return nil, false
+	return none, false
 }
 
 // refusesAny is why the node would not take the pod even if it were empty.
@@ -177,22 +179,12 @@ func (n *node) portTaken(ports []hostPort) bool {
 }
 
 // hasRoom says whether the node has enough of everything.
-func (n *node) hasRoom(asks resources) bool {
-	enough := func(want, held, offered int64) bool { return want <= 0 || held+want <= offered }
-	if !enough(asks.pods, n.holds.pods, n.offers.pods) || !enough(asks.cpu, n.holds.cpu, n.offers.cpu) ||
-		!enough(asks.memory, n.holds.memory, n.offers.memory) {
-		return false
-	}
-	for name, v := range asks.other {
-		if !enough(v, n.holds.other[name], n.offers.other[name]) {
-			return false
-		}
-	}
-	return true
-}
+func (n *node) hasRoom(asks resources) bool { return n.holds.leaves(asks, n.offers) }
 
-// lacks lists what the node has too little of; helpless: even empty it would.
-func (n *node) lacks(asks resources) (why []string, helpless bool) {
+// lacks appends to none what the node has too little of; helpless: even empty it
+// would.
+func (n *node) lacks(asks resources, none []string) (why []string, helpless bool) {
+	why = none
 	lack := func(reason string, want, held, offered int64) {
 		if want > 0 && held+want > offered {
 			why = append(why, reason)

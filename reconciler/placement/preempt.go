@@ -85,21 +85,36 @@ func (c *Cluster) outranks(own int32) bool {
 // awaited is a node that can take the pod once the pods that are ending there
 // are gone: the promised one, or else the first by name.
 func (c *Cluster) awaited(a *ask, promised schema.NodeName, u *Unfit) *node {
-	var first *node
-	for _, n := range u.movable {
-		if n.ending == 0 || first != nil && n.name != promised {
-			continue
+	awaits := func(n *node) bool {
+		if n.ending == 0 {
+			return false
 		}
-		fits := false
-		c.without(n, n.sorted(isEnding), func() { fits = n.takes(a) })
-		if fits && (first == nil || n.name == promised) {
-			first = n
-		}
+		ending := n.which(isEnding)
+		return n.couldHaveRoom(a.needs, ending) && c.takesWithout(n, a, ending)
 	}
-	return first
+	if n := c.nodes[promised]; n != nil && slices.Contains(u.movable, n) && awaits(n) {
+		return n
+	}
+	if i := slices.IndexFunc(u.movable, awaits); i >= 0 {
+		return u.movable[i]
+	}
+	return nil
 }
 
 func isEnding(h *held) bool { return h.ending }
+
+// couldHaveRoom is a first look, which is cheap: whether there would be cpu,
+// memory and a place if some pods were gone.
+func (n *node) couldHaveRoom(asks resources, gone []*held) bool {
+	left := resources{cpu: n.holds.cpu, memory: n.holds.memory, pods: n.holds.pods}
+	for _, h := range gone {
+		left.cpu -= int64(h.count) * h.asks.cpu
+		left.memory -= int64(h.count) * h.asks.memory
+		left.pods -= int64(h.count) * h.asks.pods
+	}
+	asks.other = nil
+	return left.leaves(asks, n.offers)
+}
 
 // A plan is who would have to go from one node.
 type plan struct {
@@ -152,15 +167,20 @@ func (p *plan) sum() int64 {
 // It is nil when that does not help.
 func (c *Cluster) planOn(n *node, a *ask) *plan {
 	own := priority(a.pod)
-	lesser := n.sorted(func(h *held) bool { return h.evictable && !h.ending && priority(h.pod) < own })
-	if len(lesser) == 0 {
+	lesser := n.which(func(h *held) bool { return h.evictable && !h.ending && priority(h.pod) < own })
+	ending := n.which(isEnding)
+	if len(lesser) == 0 || !n.couldHaveRoom(a.needs, slices.Concat(lesser, ending)) {
 		return nil
 	}
-	slices.SortStableFunc(lesser, func(x, y *held) int {
-		return cmp.Or(cmp.Compare(priority(y.pod), priority(x.pod)), x.pod.CreationTimestamp.Compare(y.pod.CreationTimestamp.Time))
+	slices.SortFunc(lesser, func(x, y *held) int {
+		return cmp.Or(
+			cmp.Compare(priority(y.pod), priority(x.pod)),
+			x.pod.CreationTimestamp.Compare(y.pod.CreationTimestamp.Time),
+			compareIDs(idOf(x.pod), idOf(y.pod)),
+		)
 	})
 	p := &plan{node: n}
-	c.without(n, n.sorted(isEnding), func() {
+	c.without(n, ending, func() {
 		c.without(n, lesser, func() {
 			if !n.takes(a) {
 				return
@@ -184,6 +204,11 @@ func (c *Cluster) planOn(n *node, a *ask) *plan {
 		return nil
 	}
 	return p
+}
+
+func (c *Cluster) takesWithout(n *node, a *ask, gone []*held) (takes bool) {
+	c.without(n, gone, func() { takes = n.takes(a) })
+	return takes
 }
 
 // without calls f while some pods are not on their node.

@@ -32,6 +32,21 @@ func (r *resources) add(o resources, sign int64) {
 	}
 }
 
+// leaves says whether so much being held of what is offered leaves enough of
+// everything that is asked for.
+func (r *resources) leaves(asks, offered resources) bool {
+	enough := func(want, held, offered int64) bool { return want <= 0 || held+want <= offered }
+	if !enough(asks.pods, r.pods, offered.pods) || !enough(asks.cpu, r.cpu, offered.cpu) || !enough(asks.memory, r.memory, offered.memory) {
+		return false
+	}
+	for name, want := range asks.other {
+		if !enough(want, r.other[name], offered.other[name]) {
+			return false
+		}
+	}
+	return true
+}
+
 func weight(r resources) resources {
 	w := resources{cpu: r.cpu, memory: r.memory, pods: r.pods}
 	if w.cpu == 0 {

@@ -101,3 +101,39 @@ func BenchmarkDesireOneOf10000(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkThousandPreempt has 1,000 important pods come to 1,000 nodes that are
+// full: 2,000 of 10,000 pods are to end for them.
+func BenchmarkThousandPreempt(b *testing.B) {
+	for b.Loop() {
+		b.StopTimer()
+		c := newCluster(b)
+		for i := range 1000 {
+			c.node(schema.NodeName(fmt.Sprintf("n%04d", i)), "10", "256Gi", "1000", nil)
+		}
+		small := deployment("small", 10000, "web:1")
+		small.Spec.Template.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")}
+		c.git[schema.KeyOf(small)] = small
+		c.push()
+		c.apply(c.planner.Plan(c.now).Changes)
+		c.obey()
+		c.apply(c.planner.Plan(c.now).Changes)
+		class := priorityClass("high", 5)
+		big := deployment("big", 1000, "web:1")
+		big.Spec.Template.Spec.PriorityClassName = "high"
+		big.Spec.Template.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")}
+		c.git[schema.KeyOf(class)], c.git[schema.KeyOf(big)] = class, big
+		c.push()
+		c.now = c.now.Add(time.Minute)
+		b.StartTimer()
+		ended := 0
+		for _, change := range c.planner.Plan(c.now).Changes {
+			if change.Event == "Preempted" {
+				ended++
+			}
+		}
+		if ended != 2000 {
+			b.Fatalf("%d pods end, 2000 would do", ended)
+		}
+	}
+}
