@@ -196,6 +196,7 @@ func (h *handle) Start(ctx context.Context, r nodeagent.StartRequest) (c pod.Con
 		c = pod.Container{
 			Name: r.Container.Name, Attempt: r.Attempt, Backoff: r.Backoff, ID: fmt.Sprintf("c%d", h.serial),
 			State: pod.ContainerRunning, Init: r.Init, Image: r.Container.Image, ImageID: r.Image.ID,
+			Sandbox:   held.sandbox.CreatedAt,
 			CreatedAt: time.Now(), StartedAt: time.Now(), LogPath: fmt.Sprintf("%s/%d.log", r.Container.Name, r.Attempt),
 		}
 		held.commands[c.ID], held.env[c.ID] = append(slices.Clone(r.Container.Command), r.Container.Args...), r.Env

@@ -27,6 +27,7 @@ const (
 	labelContainer     = "pawl.dev/container"
 	labelAttempt       = "pawl.dev/attempt"
 	labelBackoff       = "pawl.dev/backoff"
+	labelSandbox       = "pawl.dev/sandbox" // when it was made: which of the pod's it is
 	labelInit          = "pawl.dev/init"
 	labelImage         = "pawl.dev/image"
 	labelImageID       = "pawl.dev/image-id"
@@ -81,6 +82,7 @@ func recordOf(c containers.Container, instance string) (*record, bool) {
 			Image:         l[labelImage],
 			ImageID:       l[labelImageID],
 			CreatedAt:     c.CreatedAt,
+			Sandbox:       moment(l[labelSandbox]),
 			StartedAt:     moment(l[labelStarted]),
 			FinishedAt:    moment(l[labelFinished]),
 			ExitCode:      int32(number(l[labelExitCode])),

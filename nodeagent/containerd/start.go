@@ -139,7 +139,7 @@ func (r *Runtime) create(ctx context.Context, q nodeagent.StartRequest, image *i
 		return nil, nil, err
 	}
 	c := containers.Container{
-		ID: id, Labels: r.labels(q, image), Image: q.Image.Ref, Spec: specAny,
+		ID: id, Labels: r.labels(q, image, sandbox), Image: q.Image.Ref, Spec: specAny,
 		Runtime:     containers.RuntimeInfo{Name: runtimeName, Options: options},
 		Snapshotter: r.opts.Snapshotter, SnapshotKey: id,
 	}
@@ -184,7 +184,7 @@ func (r *Runtime) prepare(ctx context.Context, ref string, image *imageInfo, id 
 	return mounts, nil
 }
 
-func (r *Runtime) labels(q nodeagent.StartRequest, image *imageInfo) map[string]string {
+func (r *Runtime) labels(q nodeagent.StartRequest, image *imageInfo, sandbox *sandboxRecord) map[string]string {
 	key := schema.PodKey{Namespace: q.Pod.Namespace, Name: q.Pod.Name}
 	l := map[string]string{
 		labelInstance:  r.opts.Instance,
@@ -194,6 +194,7 @@ func (r *Runtime) labels(q nodeagent.StartRequest, image *imageInfo) map[string]
 		labelContainer: q.Container.Name,
 		labelAttempt:   strconv.Itoa(q.Attempt),
 		labelBackoff:   strconv.Itoa(q.Backoff),
+		labelSandbox:   stamp(sandbox.CreatedAt),
 		labelImage:     fitting(labelImage, q.Container.Image),
 		labelImageID:   fitting(labelImageID, imageID(q.Image.Ref, image.target)),
 		labelLog:       r.logPath(key, q.Pod.UID, q.Container.Name, q.Attempt),

@@ -49,6 +49,7 @@ type Container struct {
 	ImageID string // repository@digest, or the digest alone
 
 	CreatedAt  time.Time
+	Sandbox    time.Time // CreatedAt of the sandbox that it was made in; zero: not known
 	StartedAt  time.Time // zero before it ran
 	FinishedAt time.Time // zero before it exited
 	ExitCode   int32

@@ -99,7 +99,7 @@ func (s *sim) do(a Action) bool {
 		s.serial++
 		s.seen.Containers = append(s.seen.Containers, Container{
 			Name: a.Container, Attempt: a.Attempt, Backoff: a.Backoff, ID: fmt.Sprintf("c%d", s.serial),
-			State: ContainerRunning, Init: s.isInit(a.Container), CreatedAt: s.now, StartedAt: s.now,
+			State: ContainerRunning, Init: s.isInit(a.Container), CreatedAt: s.now, StartedAt: s.now, Sandbox: s.seen.Sandbox.CreatedAt,
 			Image: "img", ImageID: "img@sha256:1",
 		})
 		sort.SliceStable(s.seen.Containers, func(i, j int) bool {

@@ -87,7 +87,7 @@ func tell(t *testing.T, s *sim, f []string, line string) *sim {
 		d, err := time.ParseDuration(f[1])
 		check(t, err)
 		s.pass(t, d)
-	case "away": // away DURATION: nobody looks meanwhile
+	case "away": // away DURATION: nobody looks meanwhile; below 0, the clock is set back
 		d, err := time.ParseDuration(f[1])
 		check(t, err)
 		s.now = s.now.Add(d)

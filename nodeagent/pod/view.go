@@ -81,7 +81,16 @@ func (v *view) dead(c *Container) *Container {
 // former says whether c ended with a sandbox that is no more: its machine went
 // down. What runs belongs to the sandbox there is, whatever the clocks say.
 func (v *view) former(c *Container) bool {
-	return c.State == ContainerExited && (!v.seen.Sandbox.Ready || c.CreatedAt.Before(v.seen.Sandbox.CreatedAt))
+	switch {
+	case c.State != ContainerExited:
+		return false
+	case !v.seen.Sandbox.Ready:
+		return true
+	case c.Sandbox.IsZero(): // an agent that did not keep it made the container
+		return c.CreatedAt.Before(v.seen.Sandbox.CreatedAt)
+	default:
+		return !c.Sandbox.Equal(v.seen.Sandbox.CreatedAt)
+	}
 }
 
 func (v *view) running() (alive []*Container) {
@@ -127,6 +136,9 @@ func (v *view) outlook(c *corev1.Container, init bool) outlook {
 		return outlook{stage: starting, newest: n, attempt: n.Attempt + 1, level: 1}
 	}
 	o := outlook{stage: starting, newest: n, attempt: n.Attempt + 1, level: n.nextLevel()}
+	if n.FinishedAt.After(v.now) {
+		return o // the clock was set back: nobody knows how long ago that was
+	}
 	if o.due = n.FinishedAt.Add(restartPause(o.level)); v.now.Before(o.due) {
 		o.stage = backing
 	}

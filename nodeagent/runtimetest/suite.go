@@ -349,7 +349,7 @@ func testReopened(t *testing.T, b *bench) {
 			continue
 		}
 		if s.Key != (schema.PodKey{Namespace: "default", Name: "suite"}) || !s.Sandbox.Ready || len(s.Containers) != 1 ||
-			s.Containers[0].ID != c.ID || s.Containers[0].State != pod.ContainerRunning {
+			s.Containers[0].ID != c.ID || s.Containers[0].State != pod.ContainerRunning || !s.Containers[0].Sandbox.Equal(s.Sandbox.CreatedAt) {
 			t.Errorf("another handle sees %+v", s)
 		}
 		return
@@ -366,8 +366,8 @@ func testAttempts(t *testing.T, b *bench) {
 	}
 	s := b.look()
 	for i, c := range s.Containers {
-		if c.Attempt != i || c.Backoff != i {
-			t.Errorf("seen %+v as number %d", c, i)
+		if c.Attempt != i || c.Backoff != i || !c.Sandbox.Equal(s.Sandbox.CreatedAt) || c.Sandbox.IsZero() {
+			t.Errorf("seen %+v as number %d in the sandbox of %v", c, i, s.Sandbox.CreatedAt)
 		}
 	}
 	if s.Containers[0].ID == s.Containers[1].ID || s.Containers[0].LogPath == s.Containers[1].LogPath {
