@@ -169,6 +169,11 @@ func (s *sim) fail(a Action, why string) {
 			n.Image = ImageNote{}
 			n.Start = n.Start.Again(reason, message, s.now, FirstPullPause, 0)
 		})
+	case Signal: // that it was asked to is written down before it is
+		if c := s.byID(a.ID); c.StopRequested.IsZero() {
+			c.StopRequested = s.now
+		}
+		s.known.Removal = s.known.Removal.Again("Failed", why, s.now, time.Second, 0)
 	default:
 		s.known.Removal = s.known.Removal.Again("Failed", why, s.now, time.Second, 0)
 	}

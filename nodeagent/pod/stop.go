@@ -163,7 +163,11 @@ func (d *decision) stop(c *Container, s stopping) {
 		sent = h.Signalled
 	}
 	if sent.IsZero() {
-		if !d.waits(d.known.Removal) {
+		switch {
+		case d.waits(d.known.Removal):
+		case d.known.Removal.Count > 0 && !d.now.Before(end):
+			d.kill(c) // it could not be asked
+		default:
 			d.do(Signal{Container: c.Name, ID: c.ID})
 		}
 		return
