@@ -477,6 +477,40 @@ func TestObjectGoesUnderPod(t *testing.T) {
 	}
 }
 
+// TestNoRoomForAnUpdate: an update that does not fit leaves the volume as it was,
+// and nothing that keeps the next one from fitting.
+func TestNoRoomForAnUpdate(t *testing.T) {
+	f := newFixture(t)
+	if err := errors.Join(os.MkdirAll(f.dataDir, 0o700), unix.Mount("tmpfs", f.dataDir, "tmpfs", 0, "size=1m")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unmount(f.dataDir); err != nil {
+			t.Error(err)
+		}
+	})
+	p := newPod("u1", fromConfigMap("v", "settings"))
+	set := func(size int) string {
+		text := strings.Repeat("x", size)
+		f.configMap("settings", map[string]string{"a": text})
+		return "0644 " + text
+	}
+	first := set(300 << 10)
+	f.setup(p)
+	dir := f.mounted(p)["/v"].HostPath
+	set(900 << 10)
+	for range 3 {
+		if err := f.Setup(t.Context(), p, f.objects); !errors.Is(err, unix.ENOSPC) {
+			t.Fatalf("900 KiB into what is left of 1 MiB: %v", err)
+		}
+		wantFiles(t, dir, map[string]string{"a": first})
+	}
+	third := set(500 << 10)
+	f.setup(p)
+	wantFiles(t, dir, map[string]string{"a": third})
+	f.remove(p)
+}
+
 // TestReadersSeeNoHalf reads two files that must always agree while they change.
 func TestReadersSeeNoHalf(t *testing.T) {
 	f := newFixture(t)

@@ -73,8 +73,14 @@ type writer struct {
 }
 
 // turn writes the files into a new directory and makes it the one that counts.
-func (w writer) turn(want files) (string, error) {
+// Where there is no room for them it leaves none less than before.
+func (w writer) turn(want files) (_ string, err error) {
 	name := ourPrefix + time.Now().UTC().Format("2006_01_02_15_04_05.000000000")
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.root.RemoveAll(name))
+		}
+	}()
 	if err := w.mkdir(name); err != nil {
 		return "", err
 	}
@@ -89,7 +95,10 @@ func (w writer) turn(want files) (string, error) {
 	if err := w.root.Symlink(name, newDataLink); err != nil {
 		return "", err
 	}
-	return name, w.root.Rename(newDataLink, dataLink)
+	if err := w.root.Rename(newDataLink, dataLink); err != nil {
+		return "", err
+	}
+	return name, nil
 }
 
 func (w writer) write(at string, f file) error {
