@@ -86,7 +86,7 @@ func TestSharedNamespaces(t *testing.T) {
 	}
 	for pod, says := range map[string]string{
 		barePod("both", sleep, "  hostPID: true\n  shareProcessNamespace: true"): "ShareProcessNamespace and HostPID cannot both be enabled",
-		barePod("userns", sleep, "  hostUsers: false"):                           "runc 1.2",
+		barePod("users", sleep, "  hostUsers: false\n  hostPID: true"):           "forbidden when `hostUsers` is false",
 	} {
 		if out := c.pushRefused(map[string]string{"bad.yaml": pod}); !strings.Contains(out, says) {
 			t.Errorf("want %q in:\n%s", says, out)

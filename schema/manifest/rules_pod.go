@@ -35,6 +35,7 @@ func (o *objectReader) podRules(s *corev1.PodSpec, at string) {
 		o.appArmorRules(s.SecurityContext.AppArmorProfile, at+".securityContext.appArmorProfile")
 		o.sysctlRules(s, at+".securityContext.sysctls")
 	}
+	o.usersRules(s, at)
 	if s.HostPID && s.ShareProcessNamespace != nil && *s.ShareProcessNamespace {
 		o.fault(at+".shareProcessNamespace", "ShareProcessNamespace and HostPID cannot both be enabled", "keep one of them")
 	}
