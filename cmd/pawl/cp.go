@@ -42,7 +42,8 @@ with it. Links are copied as links, out of a container only where they lead
 nowhere else; devices, pipes and sockets are left out.
 
 In a container whose user is root, files get the owner and the mode that they
-have here; else they belong to its user. Here they belong to you.`,
+have here; else they belong to its user. Here they belong to you. Times are those
+of the copy.`,
 		Example: `  # Copy a file, or a directory with all that is in it, into a pod
   pawl cp page.html web-6d4cf56db6-x7x2z:/usr/share/nginx/html
   pawl cp ./site web-6d4cf56db6-x7x2z:/srv -c server

@@ -62,11 +62,11 @@ func (p *packer) add(name, entry string, info fs.FileInfo) error {
 		p.warn(name + " is left out: neither a file, a directory nor a link")
 		return nil
 	}
-	h, err := tar.FileInfoHeader(info, target)
+	h, err := archive.Header(info, target)
 	if err != nil {
 		return err
 	}
-	h.Name, h.Uname, h.Gname, h.Format = entry, "", "", tar.FormatPAX
+	h.Name = entry
 	if !info.Mode().IsRegular() {
 		return p.WriteHeader(h)
 	}

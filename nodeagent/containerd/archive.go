@@ -34,8 +34,17 @@ var _ nodeagent.Archiver = (*Runtime)(nil)
 // user has, by a thread that ends with it: nobody gets by this what a program in
 // the container could not.
 
-// archiveBuffer gathers what is sent at a time, in bytes.
-const archiveBuffer = 128 << 10
+const (
+	// archiveBuffer gathers what is sent at a time, in bytes.
+	archiveBuffer = 128 << 10
+	// archiveDepth bounds how many directories below each other are packed: each
+	// is held open meanwhile, and a container can make any number.
+	archiveDepth = 500
+	// archiveGrace is how long a copy whose client has gone may go on. A file
+	// system that does not answer, such as that of a server that is away, holds its
+	// thread for as long as it likes, but not the agent.
+	archiveGrace = 5 * time.Second
+)
 
 // A containerRoot is a running container's root directory.
 type containerRoot struct {
@@ -57,16 +66,26 @@ func (r *Runtime) inContainer(ctx context.Context, id string, f func(*containerR
 	if err != nil {
 		return err
 	}
-	defer unix.Close(root.fd)
-	done := make(chan struct{})
+	done := make(chan error, 1)
 	go onThread(func() {
-		defer close(done)
-		if err = root.become(); err == nil {
+		defer unix.Close(root.fd)
+		err := root.become()
+		if err == nil {
 			err = f(root)
 		}
+		done <- err
 	})
-	<-done
-	return err
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(archiveGrace):
+		return fmt.Errorf("the container's files do not answer: %w: %w", context.Cause(ctx), schema.ErrUnavailable)
+	}
 }
 
 func (r *Runtime) containerRoot(ctx context.Context, rec record) (*containerRoot, error) {
@@ -214,6 +233,7 @@ type packer struct {
 	ctx    context.Context
 	root   *containerRoot
 	broken bool // the reader takes no more
+	depth  int  // directories that are open
 }
 
 // add packs an open file or directory, with what is below.
@@ -222,13 +242,12 @@ func (p *packer) add(f *os.File, name string) error {
 	if err != nil {
 		return err
 	}
-	h, err := tar.FileInfoHeader(info, "")
+	h, err := archive.Header(info, "")
 	if err != nil {
 		return err
 	}
-	h.Name, h.Uname, h.Gname, h.Format = name, "", "", tar.FormatPAX
+	h.Name = name
 	h.Uid, h.Gid = p.root.owner(uint32(h.Uid), uint32(h.Gid))
-	h.AccessTime, h.ChangeTime = time.Time{}, time.Time{}
 	if err := p.WriteHeader(h); err != nil {
 		return p.gone(err)
 	}
@@ -245,6 +264,11 @@ func (p *packer) add(f *os.File, name string) error {
 // addBelow packs a directory's entries. What cannot be read is left out, and the
 // reader is told.
 func (p *packer) addBelow(dir *os.File, name string) error {
+	if p.depth++; p.depth > archiveDepth {
+		p.depth--
+		return p.gone(p.Warn("%s: what is below is left out: more than %d directories below each other", name, archiveDepth))
+	}
+	defer func() { p.depth-- }()
 	for {
 		names, err := dir.Readdirnames(1000)
 		for _, n := range names {

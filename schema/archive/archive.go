@@ -13,8 +13,10 @@ import (
 	"archive/tar"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/pawl-project/pawl/schema"
 )
@@ -47,6 +49,26 @@ func (w Writer) say(key, text string) error {
 	text = strings.ToValidUTF8(strings.ReplaceAll(text[:min(len(text), most)], "\x00", ""), "?")
 	return w.WriteHeader(&tar.Header{Typeflag: tar.TypeXGlobalHeader, Name: "pawl", PAXRecords: map[string]string{key: text}})
 }
+
+// Header is the header of a file's entry, without a name; target is that of a link.
+func Header(info fs.FileInfo, target string) (*tar.Header, error) {
+	h, err := tar.FileInfoHeader(nameless{info}, target)
+	if err != nil {
+		return nil, err
+	}
+	h.AccessTime, h.ChangeTime, h.Format = time.Time{}, time.Time{}, tar.FormatPAX
+	return h, nil
+}
+
+// nameless is a file whose owner's name is not looked up: it would be this
+// machine's, and be sought in its files for each file anew.
+type nameless struct{ fs.FileInfo }
+
+// Uname implements tar.FileInfoNames.
+func (nameless) Uname() (string, error) { return "", nil }
+
+// Gname implements tar.FileInfoNames.
+func (nameless) Gname() (string, error) { return "", nil }
 
 // A Reader unpacks.
 type Reader struct {
