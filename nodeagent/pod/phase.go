@@ -32,7 +32,7 @@ func (v *view) phase(s corev1.PodStatus) (phase, verdict corev1.PodPhase, reason
 }
 
 func (v *view) sum(s corev1.PodStatus) corev1.PodPhase {
-	if !v.initialized() {
+	if !v.initialized() && !v.appsDone() {
 		if v.ended() || v.lost() {
 			return corev1.PodFailed
 		}

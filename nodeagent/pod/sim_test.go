@@ -27,7 +27,8 @@ type sim struct {
 	broken map[string]string // action → why it fails, until mended
 	slow   map[string]string // pull that takes its time → how far it is
 	serial int
-	dies   bool // processes exit when asked to stop
+	dies   bool         // processes exit when asked to stop
+	watch  func(Action) // is told of each action before it is done; nil: nobody is
 }
 
 func newSim(p *corev1.Pod) *sim {
@@ -81,6 +82,9 @@ func (s *sim) do(a Action) bool {
 		return false
 	}
 	s.logf("%s", name)
+	if s.watch != nil {
+		s.watch(a)
+	}
 	switch a := a.(type) {
 	case CreateSandbox:
 		s.seen.Sandbox = Sandbox{Ready: true, IP: "10.0.0.7", CreatedAt: s.now}
@@ -108,6 +112,7 @@ func (s *sim) do(a Action) bool {
 		})
 		s.note(a.Container, func(n *Note) { n.Image, n.Start = ImageNote{}, Failure{} })
 	case Signal:
+		s.known.Removal = Failure{}
 		c := s.byID(a.ID)
 		if c.StopRequested.IsZero() {
 			c.StopRequested = s.now

@@ -165,7 +165,7 @@ func (d *decision) stop(c *Container, s stopping) {
 	if sent.IsZero() {
 		switch {
 		case d.waits(d.known.Removal):
-		case d.known.Removal.Count > 0 && !d.now.Before(end):
+		case d.known.Removal.Count > 0 && !d.now.Before(end.Add(leastGrace)):
 			d.kill(c) // it could not be asked
 		default:
 			d.do(Signal{Container: c.Name, ID: c.ID})

@@ -208,12 +208,21 @@ func (v *view) finished() bool {
 // ended says whether every app container has exited for good, or an init
 // container did without success.
 func (v *view) ended() bool {
+	if v.appsDone() {
+		return true
+	}
 	if !v.initialized() {
 		return slices.ContainsFunc(v.want.Spec.InitContainers, func(c corev1.Container) bool {
 			n := v.newest(c.Name)
 			return n != nil && n.State == ContainerExited && n.ExitCode != 0 && !v.restarts(&c, true, n)
 		})
 	}
+	return false
+}
+
+// appsDone says whether every app container has exited for good. It is so whatever
+// became of its sandbox, and of the init containers with it.
+func (v *view) appsDone() bool {
 	return !slices.ContainsFunc(v.want.Spec.Containers, func(c corev1.Container) bool {
 		n := v.newest(c.Name)
 		return n == nil || n.State != ContainerExited || v.restarts(&c, false, n)
