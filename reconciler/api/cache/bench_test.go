@@ -40,7 +40,7 @@ func runningPod(name string) *corev1.Pod {
 }
 
 func filled(n int) *Cache {
-	c := New(Options{})
+	c := New(Options{AheadBytes: -1})
 	for i := range n {
 		name := fmt.Sprintf("web-5d8c9f7b6d-%05d", i)
 		c.Put(key("default", name), runningPod(name), 0)

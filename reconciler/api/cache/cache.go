@@ -23,6 +23,10 @@ type Options struct {
 	// EncodedBytes bounds the encodings that are kept, in bytes; beyond it they
 	// are made for each reader. 0: 128 MiB.
 	EncodedBytes int
+	// AheadBytes bounds the encodings that are made before anybody asks, in bytes,
+	// so that the first list of many objects costs no more than the next; they stay
+	// as long as their objects. 0: 32 MiB, which is some 16,000 pods.
+	AheadBytes int
 }
 
 func (o Options) withDefaults() Options {
@@ -34,6 +38,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.EncodedBytes <= 0 {
 		o.EncodedBytes = 128 << 20
+	}
+	if o.AheadBytes == 0 {
+		o.AheadBytes = 32 << 20
 	}
 	return o
 }
@@ -56,7 +63,7 @@ type Cache struct {
 // New makes an empty cache, of version 0.
 func New(o Options) *Cache {
 	c := &Cache{o: o.withDefaults(), shelves: map[schema.Kind]*shelf{}}
-	c.encodings.limit = int64(c.o.EncodedBytes)
+	c.encodings.limit, c.encodings.ahead = int64(c.o.EncodedBytes), int64(c.o.AheadBytes)
 	return c
 }
 
@@ -83,10 +90,16 @@ func (c *Cache) Put(k schema.ObjectKey, o schema.Object, version uint64) {
 		return
 	}
 	i := c.newItem(k, o, version)
+	c.place(i, version)
+	i.encodeAhead()
+}
+
+// place puts an item on its shelf.
+func (c *Cache) place(i *Item, version uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.shelf(k.Kind)
-	at, found := s.find(k.Namespace, k.Name)
+	s := c.shelf(i.Key.Kind)
+	at, found := s.find(i.Key.Namespace, i.Key.Name)
 	e := Event{Type: watch.Added, Item: i}
 	if found {
 		e.Type, e.Old = watch.Modified, s.sorted[at]

@@ -283,7 +283,7 @@ func TestCloseAndContextEndNext(t *testing.T) {
 }
 
 func TestEncodings(t *testing.T) {
-	c := New(Options{EncodedBytes: 100_000})
+	c := New(Options{EncodedBytes: 100_000, AheadBytes: -1})
 	put(c, "a", "x", "n1", 10)
 	i, _ := c.Get(key("a", "x"))
 	var back corev1.Pod
@@ -327,6 +327,50 @@ func TestEncodings(t *testing.T) {
 	}
 	if n := c.Stats().EncodedBytes; n > 100_000 || n < 50_000 {
 		t.Errorf("%d bytes kept of at most 100,000", n)
+	}
+}
+
+// Objects are encoded when they come, within bounds, and stay so while they are
+// there; what they were before goes.
+func TestEncodingsAhead(t *testing.T) {
+	const ahead = 100_000
+	c := New(Options{AheadBytes: ahead})
+	put(c, "a", "x", "n1", 10)
+	old, _ := c.Get(key("a", "x"))
+	put(c, "a", "x", "n2", 20)
+	c.Put(schema.ObjectKey{Kind: schema.Secrets, Namespace: "a", Name: "s"}, &corev1.Secret{}, 0)
+	for range 4 {
+		c.Sweep()
+	}
+	i, _ := c.Get(key("a", "x"))
+	if i.json.Load() == nil || i.proto.Load() == nil {
+		t.Error("an object that is there is not encoded")
+	}
+	if old.json.Load() != nil || old.proto.Load() != nil {
+		t.Error("an object as it was is still encoded")
+	}
+	if s, _ := c.Get(schema.ObjectKey{Kind: schema.Secrets, Namespace: "a", Name: "s"}); s.json.Load() != nil {
+		t.Error("a Secret is encoded, which is never answered as it is")
+	}
+	if n := c.Stats().EncodedBytes; n != len(i.JSON())+len(i.Proto()) {
+		t.Errorf("%d bytes are said to be kept", n)
+	}
+	for n := range 1000 {
+		put(c, "b", fmt.Sprint(n), "n1", 0)
+	}
+	c.Sweep()
+	if n := c.Stats().EncodedBytes; n > ahead || n < ahead/2 {
+		t.Errorf("%d bytes encoded ahead of at most %d", n, ahead)
+	}
+	items, _ := c.List(schema.Pods, "b")
+	for _, i := range items {
+		i.JSON()
+	}
+	for range 4 {
+		c.Sweep()
+	}
+	if n := c.Stats().EncodedBytes; n > ahead+10_000 || n < ahead/2 {
+		t.Errorf("%d bytes stay of at most %d", n, ahead)
 	}
 }
 

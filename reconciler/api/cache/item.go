@@ -1,12 +1,12 @@
 package cache
 
 import (
-	"encoding/json"
 	"fmt"
 	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/watch"
 
+	"github.com/pawl-project/pawl/reconciler/api/wirejson"
 	"github.com/pawl-project/pawl/schema"
 )
 
@@ -17,6 +17,7 @@ type Item struct {
 
 	given  uint64 // the version that it was put in with
 	weight int    // in memory, in bytes, roughly
+	size   int    // of its protobuf message in bytes, before it had its version; 0 of a kind that has none
 	object schema.Object
 	shared *encodings
 	json   atomic.Pointer[encoding]
@@ -30,7 +31,11 @@ func (c *Cache) newItem(k schema.ObjectKey, o schema.Object, given uint64) *Item
 			o.GetObjectKind().SetGroupVersionKind(info.GVK)
 		}
 	}
-	return &Item{Key: k, given: given, weight: weigh(o), object: o, shared: &c.encodings}
+	size := 0
+	if s, ok := o.(interface{ Size() int }); ok {
+		size = s.Size()
+	}
+	return &Item{Key: k, given: given, weight: weigh(size), size: size, object: o, shared: &c.encodings}
 }
 
 func (i *Item) setVersion(v uint64) {
@@ -43,24 +48,44 @@ func (i *Item) Object() schema.Object { return i.object }
 
 // JSON is the object as compact JSON without a newline. The bytes are read-only.
 func (i *Item) JSON() []byte {
-	return i.shared.get(&i.json, func() ([]byte, error) { return json.Marshal(i.object) }, i.Key)
+	return i.shared.get(&i.json, func() ([]byte, error) { return wirejson.Marshal(i.object) }, i.Key)
 }
 
 // Proto is the object's protobuf message, without the envelope that Kubernetes
 // puts around it; nil of a kind that has none. The bytes are read-only.
 func (i *Item) Proto() []byte {
-	m, ok := i.object.(interface{ Marshal() ([]byte, error) })
+	m, ok := i.object.(interface{ MarshalToSizedBuffer([]byte) (int, error) })
 	if !ok {
 		return nil
 	}
-	return i.shared.get(&i.proto, m.Marshal, i.Key)
+	return i.shared.get(&i.proto, func() ([]byte, error) {
+		// Marshal would measure the object first, which takes longer than writing
+		// it. It is written from the end to the front.
+		b := make([]byte, i.size+versionBytes)
+		n, err := m.MarshalToSizedBuffer(b)
+		return b[len(b)-n:], err
+	}, i.Key)
 }
+
+// encodeAhead makes both encodings while the object is at hand, as far as there is
+// room for that: later it lies scattered in memory, and fetching it from there
+// takes longer than all else. A Secret is never answered as it is in here.
+func (i *Item) encodeAhead() {
+	if i.Key.Kind != schema.Secrets && i.shared.bytes.Load()+int64(3*i.size) < i.shared.ahead {
+		i.JSON()
+		i.Proto()
+	}
+}
+
+// versionBytes is what the resourceVersion may add to a message that was measured
+// without it: 20 digits, and longer lengths of what they are in.
+const versionBytes = 32
 
 // weigh guesses what an object takes in memory, in bytes: strings and pointers
 // make three times of what stands on the wire.
-func weigh(o schema.Object) int {
-	if s, ok := o.(interface{ Size() int }); ok {
-		return 1024 + 3*s.Size()
+func weigh(size int) int {
+	if size > 0 {
+		return 1024 + 3*size
 	}
 	return 4096
 }
@@ -74,6 +99,7 @@ type encoding struct {
 // encodings keeps count of the encodings of all items.
 type encodings struct {
 	limit int64
+	ahead int64        // of limit, what is kept whether anybody wants it or not
 	bytes atomic.Int64 // kept, those of items included that nobody has any more
 	round atomic.Uint32
 }
@@ -104,7 +130,7 @@ func (e *encodings) get(p *atomic.Pointer[encoding], encode func() ([]byte, erro
 }
 
 // Sweep drops the encodings that nobody has wanted since the Sweep before the
-// last, and the events that happened before the last ten. Call it every half a
+// last, but for as many of present objects as are made ahead, and the events that happened before the last ten. Call it every half a
 // minute: so an idle cache holds no more than its objects.
 func (c *Cache) Sweep() {
 	c.age()
@@ -117,14 +143,14 @@ func (c *Cache) Sweep() {
 	c.mu.RLock()
 	for _, s := range c.shelves {
 		for _, i := range s.sorted {
-			left += i.sweep(round)
+			left += i.sweep(round, left < c.encodings.ahead)
 		}
 		for n := s.ring.first; n < s.ring.end(); n++ {
 			if e := s.ring.at(n); e.Old != nil {
-				left += e.Old.sweep(round)
+				left += e.Old.sweep(round, false)
 			}
 			if e := s.ring.at(n); e.Type == watch.Deleted {
-				left += e.Item.sweep(round)
+				left += e.Item.sweep(round, false)
 			}
 		}
 	}
@@ -133,11 +159,11 @@ func (c *Cache) Sweep() {
 }
 
 // sweep returns what it leaves, in bytes.
-func (i *Item) sweep(round uint32) (left int64) {
+func (i *Item) sweep(round uint32, stays bool) (left int64) {
 	for _, p := range []*atomic.Pointer[encoding]{&i.json, &i.proto} {
 		switch e := p.Load(); {
 		case e == nil:
-		case round-e.used.Load() > 1:
+		case !stays && round-e.used.Load() > 1:
 			p.Store(nil)
 		default:
 			left += int64(len(e.bytes))
