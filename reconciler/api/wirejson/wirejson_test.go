@@ -98,7 +98,7 @@ type strange struct {
 	Omitted                     string            `json:"-"`
 	Array                       [2]int            `json:"array,omitempty"`
 	Zero                        metav1.ObjectMeta `json:"zero,omitzero"`
-	hidden                      int //nolint:unused // not to be written
+	hidden                      int               //nolint:unused // not to be written
 }
 
 type twice struct {
