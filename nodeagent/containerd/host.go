@@ -3,6 +3,7 @@ package containerd
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -84,8 +85,13 @@ func cgroupMounts() (map[string]string, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return cgroupMountsIn(f)
+}
+
+// cgroupMountsIn reads them from the kernel's table of mounts.
+func cgroupMountsIn(table io.Reader) (map[string]string, error) {
 	found := map[string]string{}
-	for s := bufio.NewScanner(f); s.Scan(); {
+	for s := bufio.NewScanner(table); s.Scan(); {
 		before, after, ok := strings.Cut(s.Text(), " - ")
 		fields, kind := strings.Fields(before), strings.Fields(after)
 		if !ok || len(fields) < 5 || len(kind) < 3 || !strings.HasPrefix(kind[0], "cgroup") {
@@ -105,7 +111,7 @@ func cgroupMounts() (map[string]string, error) {
 		}
 	}
 	if found["memory"] == "" || found["cpu"] == "" {
-		return nil, fmt.Errorf("no cgroup controllers are mounted below %s: %w", root, schema.ErrRefused)
+		return nil, fmt.Errorf("no cgroup controllers are mounted: %w", schema.ErrRefused)
 	}
 	return found, nil
 }

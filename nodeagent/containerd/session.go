@@ -155,8 +155,12 @@ func readProcess(pid int) (seenProcess, error) {
 	if err != nil {
 		return seenProcess{}, err
 	}
+	return parseProcess(pid, string(stat))
+}
+
+func parseProcess(pid int, stat string) (seenProcess, error) {
 	// The name, in parentheses, may hold anything.
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 20 {
 		return seenProcess{}, fmt.Errorf("process %d: stat has %d fields", pid, len(fields))
 	}

@@ -25,13 +25,17 @@ func (r *Runtime) runcPID(id string) int {
 	if err != nil {
 		return 0
 	}
+	return recordedPID(text)
+}
+
+func recordedPID(text []byte) int {
 	var state struct {
 		PID int `json:"init_process_pid"`
 	}
 	if json.Unmarshal(text, &state) != nil {
 		return 0
 	}
-	return state.PID
+	return max(0, state.PID)
 }
 
 // runcWaits says whether runc has made a container's process and not begun its

@@ -141,6 +141,11 @@ func userOf(ctx context.Context, image *imageInfo, p *corev1.Pod, c *corev1.Cont
 	if err != nil {
 		return specs.User{}, fmt.Errorf("user %q: %s: %w", spec, oneLine(err), schema.ErrRefused)
 	}
+	for _, id := range append([]int{found.Uid, found.Gid}, found.Sgids...) {
+		if id < 0 || id > math.MaxInt32 {
+			return specs.User{}, fmt.Errorf("user %q: the image's /etc/passwd or /etc/group gives it the number %d, which no user or group has: %w", spec, id, schema.ErrRefused)
+		}
+	}
 	if err := checkGroups(p, gid); err != nil {
 		return specs.User{}, err
 	}

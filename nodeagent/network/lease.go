@@ -119,17 +119,15 @@ func (l *leases) next() (netip.Addr, bool) {
 	gateway := l.prefix.Addr().Next()
 	broadcast := lastAddr(l.prefix)
 	a := l.last
-	for {
-		if a = a.Next(); a == broadcast || !l.prefix.Contains(a) {
+	for range 1 << (32 - l.prefix.Bits()) {
+		if a = a.Next(); a == gateway || a == broadcast || !l.prefix.Contains(a) {
 			a = gateway.Next()
 		}
 		if _, taken := l.byAddr[a]; !taken {
 			return a, a != broadcast
 		}
-		if a == l.last || len(l.byAddr) >= 1<<(32-l.prefix.Bits())-3 {
-			return a, false
-		}
 	}
+	return a, false
 }
 
 // store makes the lease on disk, then in memory.
