@@ -33,7 +33,8 @@ type intake struct {
 
 	mu      sync.Mutex
 	newest  *verdict
-	refused []*verdict // pushes that never became the branch's head: only to be recorded
+	refused []*verdict                         // pushes that never became the branch's head: only to be recorded
+	locked  map[schema.ObjectKey]schema.Object // of the revision that stands: what must not change; the map is never changed
 }
 
 // keptRefusals bounds the refused pushes that wait to be recorded; the newest stay.
@@ -53,7 +54,7 @@ func (in *intake) check(ctx context.Context, c schema.Commit) ([]schema.Fault, e
 	if err != nil {
 		return nil, err
 	}
-	return result.Warnings, nil
+	return result.Warnings, in.unlocked(result.Objects)
 }
 
 // take judges a commit and hands the verdict to the loop, in place of an older

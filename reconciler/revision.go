@@ -26,6 +26,7 @@ const (
 // takeUp makes an accepted revision the desired state and records the verdict.
 // A refused commit changes nothing but the record.
 func (l *loop) takeUp(ctx context.Context, v *verdict, now time.Time) error {
+	l.holdLocked(v)
 	record := newRecord(v)
 	if v.revision != nil {
 		d, err := l.desire(ctx, *v.revision, now)
@@ -75,6 +76,7 @@ func (l *loop) desire(ctx context.Context, rev schema.Revision, now time.Time) (
 		return d, err
 	}
 	l.current, l.checked = &rev, true
+	l.intake.stand(rev.Objects)
 	return d, nil
 }
 
