@@ -283,7 +283,7 @@ func (w *worker) startContainer(ctx context.Context, want *corev1.Pod, seen pod.
 func (w *worker) startRequest(want *corev1.Pod, seen pod.Seen, act pod.Start) (*StartRequest, error) {
 	c := container(want, act.Container).DeepCopy()
 	e := environment{pod: want, container: c, objects: w.a.objects,
-		podIP: seen.Sandbox.IP, hostIP: w.known.HostIP, node: w.a.capacity()}
+		podIP: seen.Sandbox.IP, hostIP: w.known.HostIP, node: w.a.capacity(), api: w.a.cfg.apiFor(want)}
 	var sealed []string
 	if usesVariables(c) {
 		sealed = e.sealedValues()

@@ -29,6 +29,8 @@ type Config struct {
 	Labels   map[string]string   // of the node, besides the usual ones
 	Taints   []corev1.Taint      // of the node
 	NodeIP   string              // the first global unicast address of the machine
+	PodAPI   string              // host:port where pods reach the API by TLS; "": nowhere
+	HostAPI  string              // the same for pods on the node's network
 	MaxPods  int                 // 110
 	Reserved corev1.ResourceList // of the capacity, not to be given to pods: none
 

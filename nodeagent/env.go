@@ -19,6 +19,7 @@ type environment struct {
 	podIP     string
 	hostIP    string
 	node      corev1.ResourceList // stands in for limits that are not set
+	api       string              // where the pod reaches the API, as host:port; "": nowhere
 }
 
 // A variable is one resolved environment variable.
@@ -29,6 +30,7 @@ type variable struct{ Name, Value string }
 // schema.ErrNotFound: the container waits for it.
 func resolveEnv(e environment) ([]variable, error) {
 	vars := &variables{at: map[string]int{}}
+	e.addAPI(vars)
 	for i := range e.container.EnvFrom {
 		if err := e.addFrom(vars, &e.container.EnvFrom[i]); err != nil {
 			return nil, err

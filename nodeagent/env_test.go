@@ -204,3 +204,34 @@ func TestRunAsNonRoot(t *testing.T) {
 		}
 	}
 }
+
+func TestEnvNamesTheAPIOnlyWhereThereIsOne(t *testing.T) {
+	e := testEnvironment()
+	cfg := Config{PodAPI: "10.42.0.1:7420", HostAPI: "[::1]:7420"}
+	own := e.pod.DeepCopy()
+	own.Spec.HostNetwork = true
+	for _, c := range []struct {
+		api  string
+		want string
+	}{
+		{cfg.apiFor(e.pod), "KUBERNETES_SERVICE_HOST=10.42.0.1 KUBERNETES_SERVICE_PORT=7420 KUBERNETES_SERVICE_PORT_HTTPS=7420 AT=10.42.0.1"},
+		{cfg.apiFor(own), "KUBERNETES_SERVICE_HOST=::1 KUBERNETES_SERVICE_PORT=7420 KUBERNETES_SERVICE_PORT_HTTPS=7420 AT=::1"},
+		{"", "AT=$(KUBERNETES_SERVICE_HOST)"},
+	} {
+		e.api = c.api
+		e.container.Env = []corev1.EnvVar{{Name: "AT", Value: "$(KUBERNETES_SERVICE_HOST)"}}
+		vars, err := resolveEnv(e)
+		var got []string
+		for _, v := range vars {
+			got = append(got, v.Name+"="+v.Value)
+		}
+		if err != nil || strings.Join(got, " ") != c.want {
+			t.Errorf("%q: %v, %v", c.api, got, err)
+		}
+	}
+	e.api = cfg.PodAPI
+	e.container.Env = []corev1.EnvVar{{Name: "KUBERNETES_SERVICE_HOST", Value: "mine"}}
+	if vars, err := resolveEnv(e); err != nil || vars[0].Value != "mine" {
+		t.Errorf("the manifest does not win: %v, %v", vars, err)
+	}
+}

@@ -66,6 +66,7 @@ func newKubeAPI(cfg Config, l *loop, nodes *kv.Conn, gate *gateway.Gateway) *kub
 		}),
 		RestartPod: l.RestartPod,
 		Usage:      gate.Usage,
+		Review:     cfg.Access.ReviewToken,
 		Validate:   l.intake.validate,
 		Repository: cfg.repository(), Branch: cfg.Git.Branch,
 		Version: cfg.Version,

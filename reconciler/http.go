@@ -15,7 +15,8 @@ import (
 )
 
 // frontDoor is what listens on --http. Nothing behind it is reached without a
-// credential, but for a word whether the daemon lives and is ready.
+// credential, but for a word whether the daemon lives and is ready, and what others
+// need to read the tokens of service accounts.
 type frontDoor struct {
 	access  *access.Access
 	crowd   *crowd
@@ -35,6 +36,8 @@ func (d frontDoor) handler() http.Handler {
 			d.git.ServeHTTP(w, r)
 		case probe(r) && !d.knows(r):
 			d.answerProbe(w, r)
+		case d.access.OpenID(r) != nil:
+			d.access.OpenID(r)(w, r)
 		default:
 			guarded.ServeHTTP(w, r)
 		}

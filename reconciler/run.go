@@ -50,7 +50,10 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	gate := newGateway(nodes, store, l, cfg)
+	gate, err := newGateway(nodes, store, l, cfg)
+	if err != nil {
+		return err
+	}
 	front := newKubeAPI(cfg, l, nodes, gate)
 	door.ready, door.gauges = l.ready, l.gauges
 	door.api, door.figures = front.server, append(door.figures, front.server.Metrics, door.crowd.figures)
@@ -71,8 +74,8 @@ func Run(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-func newGateway(nodes *kv.Conn, store *kv.Store, l *loop, cfg Config) *gateway.Gateway {
-	return gateway.New(gateway.Options{
+func newGateway(nodes *kv.Conn, store *kv.Store, l *loop, cfg Config) (*gateway.Gateway, error) {
+	o := gateway.Options{
 		Nodes:       nodes,
 		Store:       store,
 		Assignments: l.views.assignments,
@@ -80,7 +83,11 @@ func newGateway(nodes *kv.Conn, store *kv.Store, l *loop, cfg Config) *gateway.G
 		Actual:      l.views.actual,
 		OpenSecret:  l.sealer.Open,
 		Logger:      cfg.Logger.With("room", "gateway"),
-	})
+	}
+	if err := giveTokens(&o, cfg.Access, l.views); err != nil {
+		return nil, err
+	}
+	return gateway.New(o), nil
 }
 
 // openSource opens the repository that holds the desired state. The returned

@@ -26,6 +26,7 @@ const (
 	Nodes                  Kind = "nodes"
 	Events                 Kind = "events"
 	PriorityClasses        Kind = "priorityclasses"
+	ServiceAccounts        Kind = "serviceaccounts"
 	// Revisions is a kind of Pawl's own: the commits that were looked at.
 	Revisions Kind = "revisions"
 )
@@ -55,6 +56,7 @@ var kinds = []KindInfo{
 	info(PriorityClasses, "scheduling.k8s.io", "v1", "PriorityClass", false, true, func() Object { return new(schedulingv1.PriorityClass) }),
 	info(ConfigMaps, "", "v1", "ConfigMap", true, true, func() Object { return new(corev1.ConfigMap) }),
 	info(Secrets, "", "v1", "Secret", true, true, func() Object { return new(corev1.Secret) }),
+	info(ServiceAccounts, "", "v1", "ServiceAccount", true, true, func() Object { return new(corev1.ServiceAccount) }),
 	info(Services, "", "v1", "Service", true, true, func() Object { return new(corev1.Service) }),
 	info(Pods, "", "v1", "Pod", true, true, func() Object { return new(corev1.Pod) }),
 	info(ReplicationControllers, "", "v1", "ReplicationController", true, true, func() Object { return new(corev1.ReplicationController) }),

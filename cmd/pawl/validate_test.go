@@ -41,7 +41,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: p, namespace: team}
 spec:
-  serviceAccountName: robot
+  enableServiceLinks: false
   containers: [{name: a, image: "busybox:1"}]
 `
 
@@ -56,7 +56,7 @@ func TestValidateAcceptsATree(t *testing.T) {
 	if err != nil || stdout != "3 objects in 2 files are valid\n" {
 		t.Errorf("got %q, %v", stdout, err)
 	}
-	if stderr != "warning: a.yaml:9:3: Pod team/p: spec.serviceAccountName: has no effect: pods get no service account token yet\n" {
+	if stderr != "warning: a.yaml:9:3: Pod team/p: spec.enableServiceLinks: has no effect: pods get no environment from Services yet\n" {
 		t.Errorf("warnings are %q", stderr)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/pawl-project/pawl/nodeagent/volume"
 	"github.com/pawl-project/pawl/reconciler"
 	"github.com/pawl-project/pawl/reconciler/access"
+	"github.com/pawl-project/pawl/reconciler/access/satoken"
 	"github.com/pawl-project/pawl/reconciler/githost"
 	"github.com/pawl-project/pawl/reconciler/natsserver"
 	"github.com/pawl-project/pawl/schema"
@@ -32,6 +33,7 @@ type upConfig struct {
 	instance
 	http       string
 	tls        access.TLSOptions // but for Listen, which is http
+	issuer     string            // of the tokens of service accounts
 	natsListen string
 	node       string
 	labels     []string // of the node, key=value
@@ -77,6 +79,7 @@ start takes them over. "pawld down" stops and removes them.`,
 	f.StringArrayVar(&c.tls.Names, "tls-san", nil, "further host name or IP address by which clients reach the front door; repeatable")
 	f.StringVar(&c.tls.CertFile, "tls-cert", "", "file with a certificate of your own for the front door, and its chain (PEM); read again when it changes")
 	f.StringVar(&c.tls.KeyFile, "tls-key", "", "file with the key of --tls-cert (PEM)")
+	f.StringVar(&c.issuer, "service-account-issuer", satoken.DefaultIssuer, "issuer in the tokens of service accounts, and their audience for the API; an https URL for others to find /.well-known/openid-configuration at")
 	f.StringVar(&c.natsListen, "nats-listen", "127.0.0.1:7422", "address of the embedded NATS server, for the nats CLI")
 	f.StringVar(&c.node, "node-name", "", "name of this node (default: the machine's host name)")
 	f.StringSliceVar(&c.labels, "node-labels", nil, "further labels of this node, as KEY=VALUE; repeatable, or with commas between")
@@ -170,7 +173,7 @@ func up(ctx context.Context, c *upConfig, logTo io.Writer) error {
 	if err != nil {
 		return err
 	}
-	agentConfig, closeRuntime, err := c.agent(ctx, server, node, address, mirrors, log)
+	agentConfig, closeRuntime, err := c.agent(ctx, server, door, node, address, mirrors, log)
 	if err != nil {
 		return err
 	}
@@ -237,7 +240,7 @@ func (c *upConfig) runtime(address string, net *network.Network, mirrors map[str
 }
 
 // agent wires the node's parts together.
-func (c *upConfig) agent(ctx context.Context, server *natsserver.Server, node schema.NodeName, address string, mirrors map[string][]string, log *slog.Logger) (nodeagent.Config, func() error, error) {
+func (c *upConfig) agent(ctx context.Context, server *natsserver.Server, door *access.Access, node schema.NodeName, address string, mirrors map[string][]string, log *slog.Logger) (nodeagent.Config, func() error, error) {
 	net, err := c.network(log)
 	if err != nil {
 		return nodeagent.Config{}, nil, err
@@ -253,6 +256,7 @@ func (c *upConfig) agent(ctx context.Context, server *natsserver.Server, node sc
 	if err != nil {
 		return nodeagent.Config{}, nil, err
 	}
+	podAPI, hostAPI := c.podAPI(door, net.Gateway())
 	return nodeagent.Config{
 		Node:    node,
 		Version: version,
@@ -260,6 +264,8 @@ func (c *upConfig) agent(ctx context.Context, server *natsserver.Server, node sc
 		RunDir:  c.run,
 		Runtime: runtime,
 		Volumes: c.volumes(),
+		PodAPI:  podAPI,
+		HostAPI: hostAPI,
 		Link:    nodeagent.Over(node, kv.ConnOptions{InProcess: server, Credentials: credentials, Name: "nodeagent"}, log),
 		Logger:  log,
 	}, runtime.Close, nil
@@ -277,7 +283,7 @@ func (c *upConfig) access(log *slog.Logger) (*access.Access, error) {
 			return nil, err
 		}
 	}
-	return access.Open(access.Options{DataDir: c.data, TLS: o, Logger: log.With("room", "access")})
+	return access.Open(access.Options{DataDir: c.data, TLS: o, Issuer: c.issuer, Logger: log.With("room", "access")})
 }
 
 func (c *upConfig) reconciler(server *natsserver.Server, door *access.Access, log *slog.Logger) (reconciler.Config, error) {

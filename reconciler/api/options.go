@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/pawl-project/pawl/reconciler/access"
 	"github.com/pawl-project/pawl/reconciler/api/cache"
 	"github.com/pawl-project/pawl/schema"
 )
@@ -38,6 +39,10 @@ type Options struct {
 	// Validate checks a manifest strictly, as a push would, and returns the object
 	// with its defaults. A refusal is a *schema.Refusal. nil: there is no dry run.
 	Validate func(ctx context.Context, manifest []byte) (schema.Object, []schema.Fault, error)
+	// Review says whose token of a service account this is, and for which of the
+	// audiences it is good; none means the API. The error says why it is wrong.
+	// nil: there are no TokenReviews.
+	Review func(token string, audiences []string) (access.User, []string, error)
 	// Repository and Branch are where desired state is changed; named in refusals.
 	Repository, Branch string
 	Version            string // of Pawl, such as 0.3.0

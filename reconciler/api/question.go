@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"net/http"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -17,11 +18,16 @@ import (
 // questions are the resources that are only ever created: a caller asks what it
 // may do, and who it is.
 func (s *Server) questions() []*resource {
-	return []*resource{
+	all := []*resource{
 		question("selfsubjectaccessreviews", authorizationv1.SchemeGroupVersion.WithKind("SelfSubjectAccessReview"), (*request).mayI),
 		question("selfsubjectrulesreviews", authorizationv1.SchemeGroupVersion.WithKind("SelfSubjectRulesReview"), (*request).whatMayI),
 		question("selfsubjectreviews", authenticationv1.SchemeGroupVersion.WithKind("SelfSubjectReview"), (*request).whoAmI),
 	}
+	if s.Review != nil {
+		review := question("tokenreviews", authenticationv1.SchemeGroupVersion.WithKind("TokenReview"), func(q *request) { q.reviewToken(s.Review) })
+		all = append(all, review)
+	}
+	return all
 }
 
 func question(plural schema.Kind, gvk k8sschema.GroupVersionKind, create func(*request)) *resource {
@@ -48,7 +54,39 @@ func (q *request) ask(o runtime.Object, answer func() error) {
 func (q *request) whoAmI() {
 	o := new(authenticationv1.SelfSubjectReview)
 	q.ask(o, func() error {
-		o.Status.UserInfo = authenticationv1.UserInfo{Username: q.user.Name, Groups: q.user.Groups}
+		o.Status.UserInfo = userInfo(q.user)
+		return nil
+	})
+}
+
+func userInfo(u access.User) authenticationv1.UserInfo {
+	info := authenticationv1.UserInfo{Username: u.Name, UID: u.UID, Groups: u.Groups}
+	for k, v := range u.Extra {
+		if info.Extra == nil {
+			info.Extra = map[string]authenticationv1.ExtraValue{}
+		}
+		info.Extra[k] = v
+	}
+	return info
+}
+
+// reviewToken answers whose token it is. The answer repeats no token.
+func (q *request) reviewToken(review func(string, []string) (access.User, []string, error)) {
+	o := new(authenticationv1.TokenReview)
+	q.ask(o, func() error {
+		if o.Spec.Token == "" {
+			return apierrors.NewBadRequest("token is required for TokenReview in authentication")
+		}
+		user, audiences, err := review(o.Spec.Token, o.Spec.Audiences)
+		o.Spec.Token, o.Status = "", authenticationv1.TokenReviewStatus{}
+		switch {
+		case errors.Is(err, schema.ErrUnavailable):
+			return apierrors.NewServiceUnavailable("the server does not know the pods yet, try again")
+		case err != nil:
+			o.Status.Error = err.Error()
+		default:
+			o.Status.Authenticated, o.Status.User, o.Status.Audiences = true, userInfo(user), audiences
+		}
 		return nil
 	})
 }

@@ -63,6 +63,7 @@ var extras = map[schema.Kind]struct {
 	schema.Events:                 {short: []string{"ev"}},
 	schema.Revisions:              {short: []string{"rev"}},
 	schema.PriorityClasses:        {short: []string{"pc"}},
+	schema.ServiceAccounts:        {short: []string{"sa"}},
 }
 
 // rows is the table: every kind that schema knows, and the questions.

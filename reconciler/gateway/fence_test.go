@@ -126,7 +126,7 @@ func TestFenceAroundTheStore(t *testing.T) {
 	faults := c.gateway.Faults()["reply is not below the node's inbox"]
 	injected := 0
 	for _, reply := range injectedReplies {
-		for _, verb := range []string{"sync", "pods", "node", "events"} {
+		for _, verb := range []string{"sync", "pods", "node", "events", "token"} {
 			m := &nats.Msg{Subject: "pawl.up.n1." + verb, Reply: reply, Data: []byte("evil"), Header: nats.Header{
 				"Nats-Rollup": {"all"}, "Nats-Batch-Id": {"x"}, "KV-Operation": {"PURGE"},
 			}}

@@ -25,7 +25,11 @@ type Options struct {
 	Actual      *kv.View[kv.Actual]
 	// OpenSecret unseals a Secret, for a node whose pod uses it.
 	OpenSecret func(*corev1.Secret) (*corev1.Secret, error)
-	Logger     *slog.Logger
+	// IssueToken makes the token of a pod's service account; nil: there are none.
+	IssueToken func(TokenOrder) (schema.Token, error)
+	// RootCA is what vouches for the API to pods, as PEM; it is never written to.
+	RootCA []byte
+	Logger *slog.Logger
 }
 
 const (
@@ -166,6 +170,8 @@ func (g *Gateway) serve(r kv.Request) {
 		g.takeEvents(r)
 	case kv.VerbUsage:
 		g.takeUsage(r)
+	case kv.VerbToken:
+		g.token(r)
 	}
 }
 

@@ -34,6 +34,9 @@ type cluster struct {
 	actual      *kv.View[kv.Actual]
 	gateway     *Gateway
 	stopGateway func()
+
+	mu     sync.Mutex
+	orders []TokenOrder // for tokens, that were carried out
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -92,7 +95,7 @@ func (c *cluster) startServer(listen string) {
 func (c *cluster) startGateway() {
 	c.gateway = New(Options{
 		Nodes: c.nodes, Store: c.store, Assignments: c.assignments, Desired: c.desired, Actual: c.actual,
-		OpenSecret: c.sealer.Open, Logger: quiet(),
+		OpenSecret: c.sealer.Open, IssueToken: c.issueToken, RootCA: []byte("the root"), Logger: quiet(),
 	})
 	c.stopGateway = c.run(c.gateway.Run)
 }

@@ -226,7 +226,7 @@ func (g *Gateway) setUses(n *node, pod schema.ObjectKey, uses map[schema.ObjectK
 }
 
 func (g *Gateway) updateObject(n *node, k schema.ObjectKey, d *kv.Delta) {
-	e, ok := g.o.Desired.Get(kv.ObjectKey(k))
+	e, ok := g.object(k)
 	used := len(n.users[k]) > 0
 	switch {
 	case used && ok && n.sent[k] != e.Revision:
@@ -237,6 +237,19 @@ func (g *Gateway) updateObject(n *node, k schema.ObjectKey, d *kv.Delta) {
 		delete(n.sent, k)
 		d.Remove = append(d.Remove, k)
 	}
+}
+
+// object is an object that pods use: of the repository, or one that is there
+// without it.
+func (g *Gateway) object(k schema.ObjectKey) (kv.Entry[schema.Object], bool) {
+	e, ok := g.o.Desired.Get(kv.ObjectKey(k))
+	if ok || e.Revision != 0 || g.o.Desired.Lost(kv.ObjectKey(k)) {
+		return e, ok
+	}
+	if m := g.rootCA(k); m != nil {
+		return kv.Entry[schema.Object]{Value: m, Revision: rootCARevision}, true
+	}
+	return e, false
 }
 
 // addObject puts an object into what a node is sent. A Secret that cannot be
@@ -285,7 +298,7 @@ func (g *Gateway) sync(r kv.Request) {
 		set.Assignments = append(set.Assignments, e.Value)
 	}
 	for _, k := range sortedKeys(n.users) {
-		if e, ok := g.o.Desired.Get(kv.ObjectKey(k)); ok && g.addObject(n, k, e, &set.Contents) {
+		if e, ok := g.object(k); ok && g.addObject(n, k, e, &set.Contents) {
 			n.sent[k] = e.Revision
 		}
 	}

@@ -81,6 +81,7 @@ func (s *step) newBarePod(d *corev1.Pod) *corev1.Pod {
 	}
 	delete(p.Annotations, AnnotationWorkload)
 	d.Spec.DeepCopyInto(&p.Spec)
+	s.p.identify(p.Namespace, &p.Spec)
 	return p
 }
 
@@ -94,6 +95,7 @@ func sameManifest(d, made *corev1.Pod) bool {
 		spec.NodeName = ""
 	}
 	withoutPriority(&spec, &d.Spec)
+	withoutAccount(&spec, &d.Spec)
 	return equality.Semantic.DeepEqual(d.Spec, spec)
 }
 

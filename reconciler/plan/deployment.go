@@ -144,6 +144,8 @@ func (ro *rollout) recover(name string, pods []*pod) {
 	if ro.d.Spec.Template.Spec.NodeName == "" {
 		template.Spec.NodeName = ""
 	}
+	withoutPriority(&template.Spec, &ro.d.Spec.Template.Spec)
+	withoutAccount(&template.Spec, &ro.d.Spec.Template.Spec)
 	rs := ro.newSet(name, hash, template)
 	rs.CreationTimestamp = from.CreationTimestamp
 	for _, p := range pods {

@@ -29,7 +29,7 @@ func describeOne(c Change) string {
 	case c.Assign != nil && c.Assign.Pod.DeletionTimestamp != nil:
 		return fmt.Sprintf("end      %s on %s", c.Assign.Pod.Name, c.Assign.Node)
 	case c.Assign != nil:
-		return fmt.Sprintf("assign   %s to %s image=%s", c.Assign.Pod.Name, c.Assign.Node, c.Assign.Pod.Spec.Containers[0].Image)
+		return fmt.Sprintf("assign   %s to %s image=%s", c.Assign.Pod.Name, c.Assign.Node, c.Assign.Pod.Spec.Containers[0].Image) + describeAccount(&c.Assign.Pod.Spec)
 	case c.Unassign != nil:
 		return fmt.Sprintf("unassign %s from %s", c.Unassign.Pod.Name, c.Unassign.Node)
 	case c.Delete != nil:

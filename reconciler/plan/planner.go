@@ -31,7 +31,9 @@ type Planner struct {
 	room  *placement.Cluster
 	repel map[schema.NodeName][]corev1.Taint // that drive pods away, of the nodes that have any
 	ranks map[string]*schedulingv1.PriorityClass
-	keep  bool // World.KeepAll
+	// accounts are the ServiceAccounts in the repository.
+	accounts map[schema.ObjectKey]*corev1.ServiceAccount
+	keep     bool // World.KeepAll
 
 	dirty map[schema.ObjectKey]bool      // roots to look at again
 	timed map[schema.ObjectKey]time.Time // roots to look at again by then
@@ -53,7 +55,7 @@ func NewPlanner(w *World) *Planner {
 		sets:  make(map[schema.ObjectKey]schema.ObjectKey, len(w.ReplicaSets)),
 		room:  placement.NewCluster(),
 		repel: map[schema.NodeName][]corev1.Taint{},
-		ranks: map[string]*schedulingv1.PriorityClass{},
+		ranks: map[string]*schedulingv1.PriorityClass{}, accounts: map[schema.ObjectKey]*corev1.ServiceAccount{},
 		keep:  w.KeepAll,
 		dirty: map[schema.ObjectKey]bool{},
 		timed: map[schema.ObjectKey]time.Time{},
@@ -107,6 +109,9 @@ func (p *Planner) SetDesired(k schema.ObjectKey, o schema.Object) {
 		return
 	case schema.PriorityClasses:
 		p.setPriorityClass(k.Name, o)
+		return
+	case schema.ServiceAccounts:
+		p.setAccount(k, o)
 		return
 	default:
 		return

@@ -172,6 +172,7 @@ func (c *crew) recruit() *corev1.Pod {
 		},
 	}
 	c.template.Spec.DeepCopyInto(&p.Spec)
+	c.s.p.identify(p.Namespace, &p.Spec)
 	return p
 }
 

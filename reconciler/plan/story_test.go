@@ -129,6 +129,8 @@ func (s *story) do(words []string) string {
 		s.want(words[1], words[2], args)
 	case "class":
 		s.class(words[1], args)
+	case "account":
+		s.account(words[1], args)
 	case "drop":
 		delete(s.c.git, schema.ObjectKey{Kind: kindNamed[words[1]], Namespace: "default", Name: words[2]})
 	case "push":
@@ -258,6 +260,17 @@ func (s *story) class(name string, args map[string]string) {
 	s.c.git[schema.KeyOf(c)] = c
 }
 
+func (s *story) account(name string, args map[string]string) {
+	a := serviceAccount(name)
+	if v, ok := args["automount"]; ok {
+		a.AutomountServiceAccountToken = ptr.To(v == "true")
+	}
+	if v, ok := args["pull"]; ok {
+		a.ImagePullSecrets = []corev1.LocalObjectReference{{Name: v}}
+	}
+	s.c.git[schema.KeyOf(a)] = a
+}
+
 func isLiving(ending bool) bool { return !ending }
 
 // choose picks assigned pods, those that are to end or not as fits says.
@@ -319,7 +332,7 @@ func keysOf[K comparable, V any](m map[K]V) func(func(K) bool) {
 
 var kindNamed = map[string]schema.Kind{
 	"deployment": schema.Deployments, "replicaset": schema.ReplicaSets,
-	"controller": schema.ReplicationControllers, "pod": schema.Pods,
+	"controller": schema.ReplicationControllers, "pod": schema.Pods, "account": schema.ServiceAccounts,
 }
 
 // want puts an object into Git, or changes the named fields of the one there.
@@ -421,6 +434,9 @@ func podFields(t *testing.T, spec *corev1.PodSpec, args map[string]string) {
 	}
 	if v, ok := args["on"]; ok {
 		spec.NodeName = v
+	}
+	if v, ok := args["account"]; ok { // as the manifest's defaults have it
+		spec.ServiceAccountName, spec.DeprecatedServiceAccount = v, v
 	}
 	constraintFields(t, spec, args)
 	if v, ok := args["disk"]; ok {

@@ -26,7 +26,7 @@ var foreignKinds = map[string]string{
 	"EndpointSlice": "discovery.k8s.io", "CustomResourceDefinition": "apiextensions.k8s.io", "APIService": "apiregistration.k8s.io",
 	"MutatingWebhookConfiguration": "admissionregistration.k8s.io", "ValidatingWebhookConfiguration": "admissionregistration.k8s.io",
 	"ValidatingAdmissionPolicy": "admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding": "admissionregistration.k8s.io",
-	"ServiceAccount": "", "PersistentVolume": "", "PersistentVolumeClaim": "", "Endpoints": "", "Event": "",
+	"PersistentVolume": "", "PersistentVolumeClaim": "", "Endpoints": "", "Event": "",
 	"LimitRange": "", "ResourceQuota": "", "PodTemplate": "", "Binding": "", "ComponentStatus": "",
 }
 

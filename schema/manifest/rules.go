@@ -42,6 +42,8 @@ func (o *objectReader) rules(object schema.Object) {
 		o.secretRules(x)
 	case *corev1.Service:
 		o.serviceRules(x)
+	case *corev1.ServiceAccount:
+		o.accountRules(x)
 	case *schedulingv1.PriorityClass:
 		o.priorityClassRules(x)
 	}

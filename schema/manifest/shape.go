@@ -306,6 +306,7 @@ type fieldShape struct {
 	required bool
 	shape    shape
 	support  support
+	differs  string // what it does otherwise than in Kubernetes; "": nothing
 	note     string // why, for everything but supported
 	means    string // @pawl(means) on the field itself
 	doc      string

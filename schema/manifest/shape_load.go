@@ -458,6 +458,9 @@ func attributes(f *fieldShape, list []*ast.Attribute) error {
 		case "means":
 			f.means = text
 			continue
+		case "differs":
+			f.differs = text
+			continue
 		case "warn":
 			f.support = warned
 		case "dropped":
@@ -467,7 +470,7 @@ func attributes(f *fieldShape, list []*ast.Attribute) error {
 		case "unsupported":
 			f.support = unsupported
 		default:
-			return odd(a, "the word is means, warn, dropped, ignored or unsupported")
+			return odd(a, "the word is means, differs, warn, dropped, ignored or unsupported")
 		}
 		f.note = text
 	}

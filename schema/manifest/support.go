@@ -11,7 +11,7 @@ import (
 // FieldSupport says what Pawl does with one field of Kubernetes.
 type FieldSupport struct {
 	Field string // "spec.affinity", "spec.containers[].tty"
-	State string // "acts on it", "accepted with a warning", "left out with a warning", "ignored", "refused"
+	State string // "acts on it", differs, "accepted with a warning", "left out with a warning", "ignored", "refused"
 	Note  string // what it does, or why it does nothing
 }
 
@@ -22,6 +22,9 @@ var stateWords = map[support]string{
 	ignored:     "ignored",
 	unsupported: "refused",
 }
+
+// differs is the state of a field that does not do all that it does in Kubernetes.
+const differs = "acts on it, otherwise"
 
 // Support lists the fields of a kind, as its definition has them. A workload's
 // pod template is not repeated: its fields are those of a Pod.
@@ -60,7 +63,11 @@ func listFields(s shape, path string, out *[]FieldSupport, within map[shape]bool
 		if note == "" {
 			note = f.doc
 		}
-		*out = append(*out, FieldSupport{Field: here, State: stateWords[f.support], Note: note})
+		state := stateWords[f.support]
+		if f.differs != "" && f.support == supported {
+			state, note = differs, f.differs
+		}
+		*out = append(*out, FieldSupport{Field: here, State: state, Note: note})
 		if f.support == supported || f.support == warned {
 			if !strings.HasSuffix(here, "spec.template") && name != "initContainers" && name != "metadata" {
 				listFields(f.shape, here, out, within)
@@ -85,8 +92,10 @@ func SupportTable() string {
 		fmt.Fprintf(&b, "\n## %s (%s)\n\n", info.GVK.Kind, info.GVK.GroupVersion())
 		var table strings.Builder
 		for _, r := range rows {
-			if r.State == stateWords[supported] {
+			if r.State == stateWords[supported] || r.State == differs {
 				acted++
+			}
+			if r.State == stateWords[supported] {
 				continue
 			}
 			fmt.Fprintf(&table, "| `%s` | %s | %s |\n", r.Field, r.State, strings.ReplaceAll(r.Note, "|", `\|`))

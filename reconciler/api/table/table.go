@@ -74,6 +74,7 @@ var columns = map[schema.Kind]Columns{
 	schema.Events:                 events,
 	schema.Revisions:              revisions,
 	schema.PriorityClasses:        priorityClasses,
+	schema.ServiceAccounts:        serviceAccounts,
 }
 
 var plain = of(func(o schema.Object, now time.Time) []any {
