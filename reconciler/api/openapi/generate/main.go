@@ -2,8 +2,9 @@
 // the groups that Pawl serves, from the source of Kubernetes in the module
 // cache, and Pawl's own. Run it with `go generate ./reconciler/api/openapi`.
 //
-// It refuses to change what upstream says: it leaves out white space, and adds
-// to Pawl's own document the schemas that it refers to.
+// It refuses to change what upstream says: it leaves out white space, adds the
+// values of enumerations as upstream's server does, and to Pawl's own document the
+// schemas that it refers to.
 package main
 
 import (
@@ -41,7 +42,12 @@ func main() {
 }
 
 func run(into string) error {
-	dir, err := upstream()
+	module, err := upstream()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(module, "api", "openapi-spec", "v3")
+	enums, err := readEnumerations(module)
 	if err != nil {
 		return err
 	}
@@ -49,7 +55,7 @@ func run(into string) error {
 		return err
 	}
 	for _, g := range groups {
-		if err := pack(filepath.Join(dir, g+"_openapi.json"), filepath.Join(into, g+".json.gz")); err != nil {
+		if err := pack(filepath.Join(dir, g+"_openapi.json"), filepath.Join(into, g+".json.gz"), enums); err != nil {
 			return err
 		}
 	}
@@ -57,10 +63,13 @@ func run(into string) error {
 	if err != nil {
 		return err
 	}
+	if own, err = enums.add(own); err != nil {
+		return err
+	}
 	return write(own, filepath.Join(into, "apis__pawl.dev__v1.json.gz"))
 }
 
-// upstream finds the documents in the module cache, and fetches the module when
+// upstream finds the module in the module cache, and fetches the module when
 // it is not there. It is no dependency of this module.
 func upstream() (string, error) {
 	download := exec.Command("go", "mod", "download", "-json", source)
@@ -74,21 +83,20 @@ func upstream() (string, error) {
 	if err := json.Unmarshal(out, &module); err != nil {
 		return "", err
 	}
-	return filepath.Join(module.Dir, "api", "openapi-spec", "v3"), nil
+	return module.Dir, nil
 }
 
 // pack writes a document without white space, compressed. Equal documents give
 // equal files.
-func pack(from, to string) error {
+func pack(from, to string, enums enumerations) error {
 	text, err := os.ReadFile(from)
 	if err != nil {
 		return err
 	}
-	var tight bytes.Buffer
-	if err := json.Compact(&tight, text); err != nil {
+	if text, err = enums.add(text); err != nil {
 		return fmt.Errorf("%s: %w", from, err)
 	}
-	return write(tight.Bytes(), to)
+	return write(text, to)
 }
 
 func write(text []byte, to string) error {
