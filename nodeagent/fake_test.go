@@ -270,7 +270,7 @@ func (h *handle) Signal(ctx context.Context, id, stop string, at time.Time) erro
 		if c.State != pod.ContainerRunning {
 			return nil
 		}
-		if c.StopRequested.IsZero() {
+		if c.StopRequested.IsZero() && stop != "KILL" {
 			c.StopRequested = at
 		}
 		switch {

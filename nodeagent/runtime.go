@@ -40,7 +40,8 @@ type Runtime interface {
 	Start(ctx context.Context, r StartRequest) (pod.Container, error)
 	// Signal sends a signal to a container's main process and, when it is the
 	// first stop signal, records at as StopRequested before sending it. stop ""
-	// means the image's own stop signal (TERM if it names none); "KILL" ends it.
+	// means the image's own stop signal (TERM if it names none); "KILL" ends it,
+	// and is recorded by nobody.
 	Signal(ctx context.Context, id string, stop string, at time.Time) error
 	// Mark keeps a moment of a running container's life with it, the first of its
 	// kind; Seen returns it in the field that pod.Container.Set sets.

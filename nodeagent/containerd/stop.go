@@ -47,7 +47,8 @@ func (r *Runtime) Signal(ctx context.Context, id string, stop string, at time.Ti
 		r.log.Warn("the image names no known stop signal; TERM is sent", "container", id, "signal", stop)
 		number = unix.SIGTERM
 	}
-	if rec.StopRequested.IsZero() {
+	// A kill is not held up by a disk without room: it may be what makes room.
+	if rec.StopRequested.IsZero() && number != unix.SIGKILL {
 		err := r.setLabels(ctx, id, map[string]string{labelStopRequested: stamp(at)}, func(rec *record) { rec.StopRequested = at })
 		if gone(err) {
 			return nil

@@ -117,6 +117,16 @@ func (v *view) evicted() bool {
 	return v.known.Evicted != ""
 }
 
-// evict ends what runs at once and removes all that the pod has on the disk.
-// What is left of it is its status.
-func (d *decision) evict() { d.clear(0) }
+// evict ends what runs at once and removes all that the pod has on the disk. What
+// is left of it is its status. The volumes go before the containers: when the
+// disk is full, it is mostly they that fill it, and to remove a container takes
+// room.
+func (d *decision) evict() {
+	switch {
+	case d.stopAll(0) || d.waits(d.known.Removal):
+	case !d.known.VolumesRemoved && len(d.seen.Containers) > 0:
+		d.do(RemoveVolumes{})
+	default:
+		d.clear(0)
+	}
+}

@@ -114,7 +114,7 @@ func (s *sim) do(a Action) bool {
 	case Signal:
 		s.known.Removal = Failure{}
 		c := s.byID(a.ID)
-		if c.StopRequested.IsZero() {
+		if c.StopRequested.IsZero() && !a.Kill {
 			c.StopRequested = s.now
 		}
 		switch {
@@ -175,7 +175,7 @@ func (s *sim) fail(a Action, why string) {
 			n.Start = n.Start.Again(reason, message, s.now, FirstPullPause, 0)
 		})
 	case Signal: // that it was asked to is written down before it is
-		if c := s.byID(a.ID); c.StopRequested.IsZero() {
+		if c := s.byID(a.ID); c.StopRequested.IsZero() && !a.Kill {
 			c.StopRequested = s.now
 		}
 		s.known.Removal = s.known.Removal.Again("Failed", why, s.now, time.Second, 0)
