@@ -118,6 +118,48 @@ func TestAFlockOfNodesKeepsItsPods(t *testing.T) {
 	}
 }
 
+// A node whose disk is full gets no pods but those that tolerate that, keeps the
+// ones it has, and gets others again once there is room.
+func TestANodeWithoutRoomOnItsDiskGetsNoPods(t *testing.T) {
+	f := newFlock(t)
+	f.join(2, func(int, *corev1.Node) {})
+	full := f.nodes["n000"]
+	f.push(map[string]string{"before.yaml": app("before", 4, "")})
+	f.run("before", 4)
+	stays := f.bound("before")
+	pressure := func(status corev1.ConditionStatus, taints int) {
+		t.Helper()
+		full.say(func(o *corev1.Node) {
+			o.Status.Conditions = append(o.Status.Conditions[:1:1], corev1.NodeCondition{Type: corev1.NodeDiskPressure, Status: status})
+		})
+		f.until("the taint is as the condition", func() bool { return len(f.node("n000").Spec.Taints) == taints })
+	}
+	pressure(corev1.ConditionTrue, 1)
+	f.push(map[string]string{
+		"during.yaml": app("during", 6, ""),
+		"bears.yaml":  app("bears", 2, "      nodeSelector: {kubernetes.io/hostname: n000}\n      tolerations: [{key: node.kubernetes.io/disk-pressure, operator: Exists}]\n"),
+	})
+	f.run("during", 6)
+	f.run("bears", 2)
+	for p, n := range f.bound("during") {
+		if n != "n001" {
+			t.Errorf("pod %s came to %s, which has no room on its disk", p, n)
+		}
+	}
+	pressure(corev1.ConditionFalse, 0)
+	f.push(map[string]string{"after.yaml": app("after", 2, "")}) // n000 is the emptier one
+	f.run("after", 2)
+	for p, n := range f.bound("after") {
+		if n != "n000" {
+			t.Errorf("pod %s came to %s", p, n)
+		}
+	}
+	if !maps.Equal(stays, f.bound("before")) {
+		t.Errorf("pods were at %v, are at %v", stays, f.bound("before"))
+	}
+	f.checkOnce()
+}
+
 // checkPlaces: every pod is where it may be.
 func (f *flock) checkPlaces() {
 	f.t.Helper()

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/pawl-project/pawl/reconciler/placement"
 	"github.com/pawl-project/pawl/schema"
 	"github.com/pawl-project/pawl/schema/kv"
 )
@@ -27,8 +28,8 @@ const (
 	maxNode   = 512 << 10
 	// nodeWriteEvery is how often a node is written of which only the heartbeat changed.
 	nodeWriteEvery = 5 * time.Minute
-	// leaseTTL is how long a node counts as there after it was heard.
-	leaseTTL = 40 * time.Second
+	// LeaseTTL is how long a node counts as there after it was heard.
+	LeaseTTL = 40 * time.Second
 )
 
 var (
@@ -228,6 +229,7 @@ func (g *Gateway) takeNode(r kv.Request) {
 	stored, _ := g.o.Actual.Get(key)
 	old, _ := stored.Value.Object.(*corev1.Node)
 	g.identify(told, old, now)
+	told.Spec.Taints = placement.Taints(told)
 	sinceWhen(told, old, now)
 	if old == nil || now.Sub(n.written) > nodeWriteEvery || !sameNode(old, told) || g.inbox.has(key) {
 		text, err := json.Marshal(told)
@@ -256,7 +258,6 @@ func (g *Gateway) identify(told, old *corev1.Node, now time.Time) {
 	}
 }
 
-// sameNode says whether only heartbeats differ.
 // sameNode says whether only heartbeats differ.
 func sameNode(a, b *corev1.Node) bool {
 	return equality.Semantic.DeepEqual(stillNode(a), stillNode(b))

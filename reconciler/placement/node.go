@@ -1,8 +1,6 @@
 package placement
 
 import (
-	"slices"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -20,7 +18,7 @@ type node struct {
 	known    bool
 	labels   map[string]string
 	cordoned bool
-	taints   []corev1.Taint // its own, and what follows from its not being ready
+	taints   []corev1.Taint // its own, and those that follow from its state
 	disliked int            // how many of them are PreferNoSchedule
 
 	offers resources
@@ -61,7 +59,7 @@ func (n *node) describe(o *corev1.Node) {
 		return
 	}
 	n.labels, n.cordoned = o.Labels, o.Spec.Unschedulable
-	n.taints = slices.Concat(o.Spec.Taints, unready(o), pressured(o))
+	n.taints = Taints(o)
 	for i := range n.taints {
 		if n.taints[i].Effect == corev1.TaintEffectPreferNoSchedule {
 			n.disliked++
@@ -71,24 +69,6 @@ func (n *node) describe(o *corev1.Node) {
 	if n.offers.pods == 0 {
 		n.offers.pods = defaultPods
 	}
-}
-
-// unready is the taint of a node that is not ready, as Kubernetes' node
-// controller would put it there.
-func unready(o *corev1.Node) []corev1.Taint {
-	key := corev1.TaintNodeNotReady
-	for _, c := range o.Status.Conditions {
-		if c.Type != corev1.NodeReady {
-			continue
-		}
-		if c.Status == corev1.ConditionTrue {
-			return nil
-		}
-		if c.Status == corev1.ConditionUnknown {
-			key = corev1.TaintNodeUnreachable
-		}
-	}
-	return []corev1.Taint{{Key: key, Effect: corev1.TaintEffectNoSchedule}}
 }
 
 func (n *node) account(asks resources, ports []hostPort, sign int64) {
