@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -66,6 +67,7 @@ func newKubeAPI(cfg Config, l *loop, nodes *kv.Conn, gate *gateway.Gateway) *kub
 		}),
 		RestartPod: l.RestartPod,
 		Usage:      gate.Usage,
+		Lease:      l.lease,
 		Review:     cfg.Access.ReviewToken,
 		Validate:   l.intake.validate,
 		Repository: cfg.repository(), Branch: cfg.Git.Branch,
@@ -86,6 +88,15 @@ func (a *kubeAPI) run(ctx context.Context) error {
 	g.Go(func() error { return a.feed.Run(ctx) })
 	g.Go(func() error { return a.streams.Run(ctx) })
 	return g.Wait()
+}
+
+// lease is when a node was last heard, as the gateway wrote it down.
+func (l *loop) lease(ctx context.Context, n schema.NodeName) (renewed time.Time, lasts time.Duration, err error) {
+	lease, err := l.store.GetLease(ctx, kv.NodeLeaseKey(n))
+	if errors.Is(err, schema.ErrNotFound) {
+		return time.Time{}, 0, nil
+	}
+	return lease.Renewed, gateway.LeaseTTL, err
 }
 
 func podOf(object func(schema.ObjectKey) (schema.Object, bool)) func(schema.PodKey) (*corev1.Pod, bool) {

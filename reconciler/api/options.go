@@ -36,6 +36,8 @@ type Options struct {
 	// that have not told. It is shared and never changed. nil: there is no
 	// metrics.k8s.io.
 	Usage func(schema.NodeName) *schema.NodeUsage
+	// Lease is that of a node. nil: there is no coordination.k8s.io.
+	Lease LeaseOf
 	// Validate checks a manifest strictly, as a push would, and returns the object
 	// with its defaults. A refusal is a *schema.Refusal. nil: there is no dry run.
 	Validate func(ctx context.Context, manifest []byte) (schema.Object, []schema.Fault, error)

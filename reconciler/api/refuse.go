@@ -37,10 +37,26 @@ func (q *request) whereChanged(name string) string {
 		return fmt.Sprintf("%s %q is added in Git only: add a file with it to %s and push", q.res.groupResource(), name, there)
 	}
 	source := item.Object().GetAnnotations()[schema.AnnotationSource]
-	if source == "" { // nobody wrote it, such as a namespace that only its objects name
-		return fmt.Sprintf("%s %q is changed in Git only: add a file with it to %s and push", q.res.groupResource(), name, there)
+	if source == "" {
+		return q.nobodyWrote(name, there)
 	}
 	return fmt.Sprintf("%s %q is changed in Git only: edit %s in %s and push", q.res.groupResource(), name, source, there)
+}
+
+// nobodyWrote says of an object that stands in no file why it is there, and what
+// would change it.
+func (q *request) nobodyWrote(name, there string) string {
+	what := fmt.Sprintf("%s %q", q.res.groupResource(), name)
+	deletes := q.verb == "delete"
+	switch {
+	case q.res.kind == schema.Namespaces && name == metav1.NamespaceDefault && deletes:
+		return what + " cannot be deleted: every cluster has it"
+	case q.res.kind == schema.Namespaces && deletes:
+		return fmt.Sprintf("%s is there because objects are in it: it ends when those are removed from %s", what, there)
+	case deletes:
+		return what + " cannot be deleted: it stands in no file, the cluster made it"
+	}
+	return fmt.Sprintf("%s stands in no file: add one with it to %s and push", what, there)
 }
 
 // notChanged says of a kind that no file holds why it is not changed.

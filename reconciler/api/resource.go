@@ -72,7 +72,7 @@ func (s *Server) rows() []*resource {
 	for _, info := range schema.Kinds() {
 		out = append(out, s.row(info))
 	}
-	return append(append(out, s.questions()...), s.usageRows()...)
+	return slices.Concat(out, s.questions(), s.usageRows(), s.leaseRows())
 }
 
 func (s *Server) row(info schema.KindInfo) *resource {

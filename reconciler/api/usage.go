@@ -72,9 +72,13 @@ type usageOf func(q *request, o schema.Object) any
 
 // usage answers get and list.
 func (q *request) usage(of usageOf) {
-	f, err := negotiate(q.r, offer{[]media{jsonMedia, yamlMedia}, wholeOnly})
+	f, err := negotiate(q.r, offer{[]media{jsonMedia, yamlMedia}, wholeOrTable})
 	if err != nil {
 		q.fail(err)
+		return
+	}
+	if f.shape == tableShape {
+		q.usageAsTable(f, of)
 		return
 	}
 	var answer any
@@ -98,6 +102,26 @@ func (q *request) usage(of usageOf) {
 	q.writeBody(q.w, q.r, http.StatusOK, f, body)
 }
 
+func (q *request) usageAsTable(f form, of usageOf) {
+	var all []any
+	if q.verb == "get" {
+		one, err := q.oneUsage(of)
+		if err != nil {
+			q.fail(err)
+			return
+		}
+		all = []any{one}
+	} else {
+		list, err := q.allUsage(of)
+		if err != nil {
+			q.fail(err)
+			return
+		}
+		all = list.Items
+	}
+	q.usageTable(f, all)
+}
+
 // oneUsage is of the object that the request names. As in Kubernetes one that
 // is not there and one that was not measured yet are the same.
 func (q *request) oneUsage(of usageOf) (any, error) {
@@ -113,12 +137,12 @@ func (q *request) oneUsage(of usageOf) (any, error) {
 	return nil, apierrors.NewNotFound(usageVersion.WithResource(what).GroupResource(), name)
 }
 
-func (q *request) allUsage(of usageOf) (any, error) {
+func (q *request) allUsage(of usageOf) (*metricsList, error) {
 	o, err := q.options()
 	if err != nil {
 		return nil, err
 	}
-	l := metricsList{TypeMeta: q.res.listMeta(), Items: []any{}}
+	l := &metricsList{TypeMeta: q.res.listMeta(), Items: []any{}}
 	items, _ := q.Cache.List(q.res.kind, q.t.namespace)
 	for _, i := range items {
 		if !o.filter.matches(i.Object()) {

@@ -109,5 +109,5 @@ func (w *writer) renew(ctx context.Context, n schema.NodeName) error {
 	if err != nil {
 		return err
 	}
-	return w.leases.Renew(ctx, n, text, leaseTTL)
+	return w.leases.Renew(ctx, n, text, LeaseTTL)
 }

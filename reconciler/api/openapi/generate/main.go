@@ -30,6 +30,7 @@ var groups = []string{
 	"api", "api__v1", "apis", "apis__apps", "apis__apps__v1",
 	"apis__authentication.k8s.io", "apis__authentication.k8s.io__v1",
 	"apis__authorization.k8s.io", "apis__authorization.k8s.io__v1",
+	"apis__coordination.k8s.io", "apis__coordination.k8s.io__v1",
 	"apis__scheduling.k8s.io", "apis__scheduling.k8s.io__v1",
 	"version",
 }
