@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"strings"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/pawl-project/pawl/reconciler/api/cache"
 	"github.com/pawl-project/pawl/reconciler/api/table"
+	"github.com/pawl-project/pawl/schema"
 	"github.com/pawl-project/pawl/schema/kv"
 )
 
@@ -65,11 +67,36 @@ func (q *request) get() {
 
 // item is the object that the request names.
 func (q *request) item() (*cache.Item, error) {
-	item, ok := q.Cache.Get(q.key())
-	if !ok {
+	if item, ok := q.Cache.Get(q.key()); ok {
+		return item, nil
+	}
+	if q.res.kind == schema.Revisions {
+		return q.abbreviated()
+	}
+	return nil, apierrors.NewNotFound(q.t.groupResource(), q.t.name)
+}
+
+// abbreviated is the one revision whose name, a commit's hash, begins as the
+// request says, as Git takes hashes.
+func (q *request) abbreviated() (*cache.Item, error) {
+	const least = 4 // digits, as in Git
+	var found *cache.Item
+	if len(q.t.name) >= least {
+		revisions, _ := q.Cache.List(schema.Revisions, "")
+		for _, i := range revisions {
+			if !strings.HasPrefix(i.Key.Name, q.t.name) {
+				continue
+			}
+			if found != nil {
+				return nil, apierrors.NewBadRequest(fmt.Sprintf("%s %q is short for several, such as %s and %s", q.t.groupResource(), q.t.name, found.Key.Name, i.Key.Name))
+			}
+			found = i
+		}
+	}
+	if found == nil {
 		return nil, apierrors.NewNotFound(q.t.groupResource(), q.t.name)
 	}
-	return item, nil
+	return found, nil
 }
 
 // answer writes one object in the form that was asked for.
