@@ -67,12 +67,14 @@ func (c *cluster) addFlags(flags *pflag.FlagSet) {
 	flags.Lookup("v").Usage = "How much to log on standard error; 6 shows every request"
 }
 
+// silence hushes client-go, which says about a server that does not answer, five
+// times, what tell says once. klog may be set once, before anything speaks.
+var silence = sync.OnceFunc(func() { klog.SetLogger(klog.Logger{}) })
+
 // prepare runs after the flags are parsed and before the command.
 func (c *cluster) prepare(s genericiooptions.IOStreams) error {
 	if c.verbosity.Value.String() == "0" {
-		// client-go says about a server that does not answer, five times, what
-		// tell says once.
-		klog.SetLogger(klog.Logger{})
+		silence()
 	}
 	rest.SetDefaultWarningHandler(rest.NewWarningWriter(s.ErrOut, rest.WarningWriterOptions{
 		Deduplicate: true, Color: printers.AllowsColorOutput(s.ErrOut),
