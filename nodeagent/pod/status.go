@@ -118,7 +118,7 @@ func (v *view) containerStatus(c *corev1.Container, init bool) corev1.ContainerS
 		s.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(n.StartedAt)}
 	case done:
 		s.State = terminated(n)
-		s.Ready = init && n.ExitCode == 0
+		s.Ready = init && !sidecar(c) && n.ExitCode == 0
 	default:
 		if w := v.awaits(c, o); w != nil && v.want.DeletionTimestamp == nil {
 			s.State, s.LastTerminationState = corev1.ContainerState{Waiting: w}, terminated(n)
