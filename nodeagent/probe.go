@@ -2,7 +2,6 @@ package nodeagent
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -67,7 +66,7 @@ func probeTCP(ctx context.Context, t probeTarget, a *corev1.TCPSocketAction) err
 	if err != nil {
 		return err
 	}
-	c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	c, err := probeDialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return err
 	}
@@ -79,7 +78,7 @@ func probeHTTP(ctx context.Context, t probeTarget, a *corev1.HTTPGetAction) erro
 	if err != nil {
 		return err
 	}
-	client := http.Client{Transport: probeTransport(), CheckRedirect: sameHost}
+	client := http.Client{Transport: singleExchange{}, CheckRedirect: sameHost}
 	resp, err := client.Do(r)
 	if err != nil {
 		return err
@@ -109,26 +108,13 @@ func undecided(err error) bool {
 	return errors.Is(err, schema.ErrUnavailable) || errors.Is(err, schema.ErrRefused) || errors.Is(err, schema.ErrNotFound)
 }
 
-// probeTransport makes one connection for one probe, so that a probe says
-// whether a new connection works and leaves none open. Certificates are not
-// looked at: a probe asks a pod by its address.
-func probeTransport() *http.Transport {
-	return &http.Transport{
-		DisableKeepAlives:  true,
-		DisableCompression: true,
-		// The answer comes from whatever runs in the pod.
-		MaxResponseHeaderBytes: 64 << 10,
-		TLSClientConfig:        &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // as Kubernetes' probes
-	}
-}
-
 // hookHTTP is satisfied with any answer.
 func hookHTTP(ctx context.Context, t probeTarget, a *corev1.HTTPGetAction) error {
 	r, err := t.request(ctx, a)
 	if err != nil {
 		return err
 	}
-	client := http.Client{Transport: probeTransport(), CheckRedirect: sameHost}
+	client := http.Client{Transport: singleExchange{}, CheckRedirect: sameHost}
 	resp, err := client.Do(r)
 	if err != nil {
 		return err
