@@ -109,12 +109,12 @@ func critical(p *corev1.Pod) bool {
 }
 
 // evicted says whether the pod was taken down. One that had ended before stays
-// what it was.
+// what it was, also while its sidecars stop.
 func (v *view) evicted() bool {
 	if old := v.known.Previous; terminal(old.Phase) || old.Reason == ReasonEvicted {
 		return old.Reason == ReasonEvicted
 	}
-	return v.known.Evicted != ""
+	return v.known.Evicted != "" && !v.ended()
 }
 
 // evict ends what runs at once and removes all that the pod has on the disk. What
