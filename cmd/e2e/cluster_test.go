@@ -34,6 +34,7 @@ type cluster struct {
 	conn   *kv.Conn // to the store; nil before the first look
 	daemon *exec.Cmd
 	done   chan struct{} // closed when the daemon has ended
+	open   bool          // the door listens on every address, and so speaks TLS alone
 	log    *os.File
 }
 
@@ -71,14 +72,14 @@ func prepareCluster(t testing.TB, args ...string) *cluster {
 	return c
 }
 
-func (c *cluster) repository() string { return "http://" + c.http + "/git/cluster.git" }
+func (c *cluster) repository() string { return c.url() + "/git/cluster.git" }
 func (c *cluster) gitConfig() string  { return filepath.Join(c.dir, "pawl", "gitconfig") }
 
 // start runs the daemon and returns when it is ready.
 func (c *cluster) start() {
 	c.t.Helper()
 	args := append([]string{
-		"up", "--data", c.data, "--run", c.run, "--http", c.http, "--nats-listen", c.nats,
+		"up", "--data", c.data, "--run", c.run, "--http", c.listen(), "--nats-listen", c.nats,
 		"--node-name", "n1", "--pod-cidr", c.cidr, "--registry-mirror", "docker.io=" + mirror,
 	}, c.args...)
 	c.daemon = exec.Command(pawldBin, args...)
@@ -103,7 +104,7 @@ func (c *cluster) start() {
 }
 
 func (c *cluster) ready() error {
-	response, err := http.Get("http://" + c.http + "/readyz")
+	response, err := c.plainClient().Get(c.url() + "/readyz")
 	if err != nil {
 		return err
 	}
