@@ -152,18 +152,20 @@ func (r *Runtime) oomKilled(rec record, code int32) bool {
 	if code == 0 {
 		return false
 	}
-	file := filepath.Join(r.limits.cgroup["memory"], r.containerCgroup(rec.uid, rec.ID), "memory.oom_control")
-	if r.limits.v2() {
-		file = filepath.Join(r.limits.cgroup[""], r.containerCgroup(rec.uid, rec.ID), "memory.events")
+	return r.limits.oomKills(r.containerCgroup(rec.uid, rec.ID)) > 0
+}
+
+// oomKills is how many processes of a cgroup, and on v2 of those below it, the
+// kernel killed for want of memory. Of one that is gone nobody can tell.
+func (h host) oomKills(path string) uint64 {
+	file := filepath.Join(h.cgroup["memory"], path, "memory.oom_control")
+	if h.v2() {
+		file = filepath.Join(h.cgroup[""], path, "memory.events")
 	}
-	text, err := os.ReadFile(file)
+	var read cgroupReader
+	kills, err := read.field(file, "oom_kill")
 	if err != nil {
-		return false // gone with the machine; then nobody can tell
+		return 0
 	}
-	for line := range strings.Lines(string(text)) {
-		if n, ok := strings.CutPrefix(line, "oom_kill "); ok {
-			return strings.TrimSpace(n) != "0"
-		}
-	}
-	return false
+	return kills
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pawl-project/pawl/nodeagent/pod"
+	"github.com/pawl-project/pawl/schema"
 )
 
 // DestroyAll kills and removes every container and sandbox of the instance, and
@@ -42,6 +43,23 @@ func (r *Runtime) DestroyAll(ctx context.Context) error {
 		err := r.removeCgroup(r.instanceCgroup())
 		if !errors.Is(err, unix.EBUSY) || tries == 50 || !wait(ctx, 20*time.Millisecond) {
 			return err
+		}
+	}
+}
+
+// EndAll kills every process of the instance's containers, without a word to
+// containerd, which may be dead: afterwards nothing writes to volumes and layers.
+func (r *Runtime) EndAll(ctx context.Context) error {
+	for tries := 0; ; tries++ {
+		if err := r.killCgroup(r.instanceCgroup()); err != nil {
+			return err
+		}
+		left, err := r.anyIn(r.instanceCgroup())
+		switch {
+		case err != nil || !left:
+			return err
+		case tries == 500 || !wait(ctx, 20*time.Millisecond):
+			return fmt.Errorf("processes of containers do not die: %w", schema.ErrUnavailable)
 		}
 	}
 }

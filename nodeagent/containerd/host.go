@@ -24,6 +24,7 @@ type host struct {
 	bounding    uint64            // the capabilities that can be given at all
 	maskedPaths []string
 	swap        bool   // whether swap can be limited
+	memory2     bool   // v2 has a memory controller; some machines start without
 	profiles    string // directory of the node's own seccomp profiles
 	apparmor    appArmor
 }
@@ -38,7 +39,7 @@ func lookAtHost(log *slog.Logger) (host, error) {
 	if h.cgroup, err = cgroupMounts(); err != nil {
 		return h, err
 	}
-	h.swap = limitsSwap(h.cgroup)
+	h.swap, h.memory2 = limitsSwap(h.cgroup), hasController2(h.cgroup[""], "memory")
 	if h.bounding, err = boundingSet(); err != nil {
 		return h, err
 	}
@@ -125,6 +126,15 @@ func limitsSwap(cgroup map[string]string) bool {
 	}
 	_, err := os.Stat(filepath.Join(cgroup["memory"], "memory.memsw.limit_in_bytes"))
 	return err == nil
+}
+
+// hasController2 says whether the v2 hierarchy at root, "" for none, has a controller.
+func hasController2(root, name string) bool {
+	if root == "" {
+		return false
+	}
+	text, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
+	return err == nil && slices.Contains(strings.Fields(string(text)), name)
 }
 
 // boundingSet is this process's capability bounding set.

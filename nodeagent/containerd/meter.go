@@ -95,6 +95,9 @@ func (h host) counter2(read *cgroupReader, dir string) (c nodeagent.Counter, err
 	}
 	c.CPU = micros * 1000
 	used, err := read.number(dir + "/memory.current")
+	if errors.Is(err, fs.ErrNotExist) && !h.memory2 {
+		return c, nil // the machine counts no memory
+	}
 	if err != nil {
 		return c, err
 	}
@@ -109,11 +112,18 @@ func (h host) machine(read *cgroupReader) (c nodeagent.Counter, err error) {
 	if !h.v2() {
 		return h.counter(read, "/")
 	}
-	micros, err := read.field(h.cgroup[""]+"/cpu.stat", "usage_usec")
-	if err != nil {
+	switch micros, err := read.field(h.cgroup[""]+"/cpu.stat", "usage_usec"); {
+	case errors.Is(err, fs.ErrNotExist): // before Linux 5.8
+		stat, err := read.file("/proc/stat")
+		if err != nil {
+			return c, err
+		}
+		c.CPU = busy(stat)
+	case err != nil:
 		return c, err
+	default:
+		c.CPU = micros * 1000
 	}
-	c.CPU = micros * 1000
 	text, err := read.file("/proc/meminfo")
 	if err != nil {
 		return c, err
@@ -121,6 +131,23 @@ func (h host) machine(read *cgroupReader) (c nodeagent.Counter, err error) {
 	total, free, inactive := meminfo(text, "MemTotal"), meminfo(text, "MemFree"), meminfo(text, "Inactive(file)")
 	c.Memory = workingSet(workingSet(total, free), inactive)
 	return c, nil
+}
+
+// busy reads from /proc/stat for how many nanoseconds processors were not idle.
+// Guests' time is in that of users already.
+func busy(stat string) uint64 {
+	line, _, _ := strings.Cut(stat, "\n")
+	fields := strings.Fields(line) // cpu user nice system idle iowait irq softirq steal …
+	if len(fields) < 9 || fields[0] != "cpu" {
+		return 0
+	}
+	const tick = 10_000_000 // of the clock that the kernel counts for users with
+	var sum uint64
+	for _, i := range []int{1, 2, 3, 6, 7, 8} {
+		n, _ := parseNumber(fields[i])
+		sum += n * tick
+	}
+	return sum
 }
 
 // workingSet is used less inactive, and never below 0: the two are not read at

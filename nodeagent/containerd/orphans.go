@@ -20,6 +20,22 @@ import (
 // killCgroup ends every process below a cgroup of ours: containers that no
 // record knows of, because their shim or containerd was killed while it made them.
 func (r *Runtime) killCgroup(path string) error {
+	return r.eachProcess(path, func(pid int) error {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("end process %d of %s: %w", pid, path, err)
+		}
+		return nil
+	})
+}
+
+// anyIn says whether there is a process in the cgroup and those below it.
+func (r *Runtime) anyIn(path string) (found bool, err error) {
+	err = r.eachProcess(path, func(int) error { found = true; return nil })
+	return found, err
+}
+
+// eachProcess calls do for the processes in the cgroup and those below it.
+func (r *Runtime) eachProcess(path string, do func(pid int) error) error {
 	root := r.limits.cgroup["cpu"]
 	if r.limits.v2() {
 		root = r.limits.cgroup[""]
@@ -32,13 +48,16 @@ func (r *Runtime) killCgroup(path string) error {
 			return err
 		}
 		text, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV): // it was removed meanwhile
+		case errors.Is(err, unix.EOPNOTSUPP): // a threaded one of v2: the one above that is not has its processes
+		case err != nil:
 			return err
 		}
 		for _, field := range strings.Fields(string(text)) {
 			if pid, err := strconv.Atoi(field); err == nil && pid > 1 {
-				if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-					return fmt.Errorf("end process %d of %s: %w", pid, path, err)
+				if err := do(pid); err != nil {
+					return err
 				}
 			}
 		}

@@ -185,7 +185,7 @@ func (h host) linuxResources(c *corev1.Container) *specs.LinuxResources {
 			l.Memory.Swap = &res.memory
 		}
 	}
-	if h.v2() {
+	if h.v2() && h.memory2 {
 		l.Unified = map[string]string{"memory.oom.group": "1"}
 	}
 	return l

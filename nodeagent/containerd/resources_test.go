@@ -228,7 +228,12 @@ func TestContainerResources(t *testing.T) {
 	if *v1.CPU.Shares != 102 || *v1.CPU.Quota != 25000 || *v1.CPU.Period != 100000 || *v1.Memory.Limit != 128<<20 || *v1.Memory.Swap != 128<<20 || v1.Unified != nil || v1.Memory.Reservation != nil {
 		t.Errorf("v1: %+v %+v %v", v1.CPU, v1.Memory, v1.Unified)
 	}
-	v2 := host{cgroup: map[string]string{"": "/x"}}.linuxResources(&c)
+	bare := host{cgroup: map[string]string{"": "/x"}}
+	if l := bare.linuxResources(&c); l.Unified != nil {
+		t.Errorf("without a memory controller: %v", l.Unified)
+	}
+	bare.memory2 = true
+	v2 := bare.linuxResources(&c)
 	if v2.Memory.Swap != nil || v2.Unified["memory.oom.group"] != "1" || len(v2.Unified) != 1 {
 		t.Errorf("v2: %+v %v", v2.Memory, v2.Unified)
 	}
