@@ -29,7 +29,7 @@ type frontDoor struct {
 }
 
 func (d frontDoor) handler() http.Handler {
-	guarded := d.access.Guard(d.crowd.people(d.known()))
+	guarded := d.access.Guard(d.crowd.people(asThemselves(d.known())))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case d.git != nil && strings.HasPrefix(r.URL.Path, "/git/"):
