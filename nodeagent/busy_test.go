@@ -91,3 +91,36 @@ func busyKilledAt(t *testing.T, r *rig, at int, after bool) {
 		t.Errorf("records left: %v", left)
 	}
 }
+
+// Nor does it matter when: a hook that was under way is run again, and the grace
+// period goes on.
+func TestBusyPodKilledAtAnyMoment(t *testing.T) {
+	for at := time.Duration(0); at < 6*time.Second; at += 500 * time.Millisecond {
+		t.Run(at.String(), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				p := busyPod()
+				r.ctl.maps = []corev1.ConfigMap{{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "files"}, Data: map[string]string{"f": "1"}}}
+				r.begin(true)
+				r.assign(p)
+				r.after(at)
+				r.kill()
+				r.begin(true)
+				r.after(time.Minute)
+				if got, _ := r.report(p.UID); got.Pod.Status.Phase != corev1.PodRunning || !ready(got.Pod.Status) {
+					t.Errorf("it is %s: %+v", got.Pod.Status.Phase, got.Pod.Status.ContainerStatuses)
+				}
+				for _, c := range r.containers(p.UID) {
+					if c.Attempt != 0 {
+						t.Errorf("restarted: %+v", c)
+					}
+				}
+				r.delete(p, 30)
+				r.after(at)
+				r.kill()
+				r.begin(true)
+				r.after(30*time.Second - at)
+				r.empty(p.UID)
+			})
+		})
+	}
+}
