@@ -64,15 +64,15 @@ func down(ctx context.Context, c *upConfig, purge bool, out io.Writer) error {
 	if err := c.stopDaemon(ctx, out); err != nil {
 		return err
 	}
-	release, err := c.instance.lock()
-	if err != nil {
-		return err
-	}
-	defer release()
 	if c.containerd == "" {
 		c.containerd = markOf(c.containerdFile())
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	release, err := c.makeRoom(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := c.removeContainers(ctx, log); err != nil {
 		return err // what still runs keeps its network and volumes
 	}
@@ -132,6 +132,43 @@ func (c *upConfig) stopDaemon(ctx context.Context, out io.Writer) error {
 		return fmt.Errorf("pawld (pid %d) did not end within %s", pid, stopWithin)
 	}
 	return nil
+}
+
+// makeRoom makes this process the instance's only one, and room on its disk,
+// which may be full: containerd needs some to forget a container. What the
+// containers do ends first, or they would take it.
+func (c *upConfig) makeRoom(ctx context.Context, log *slog.Logger) (release func(), err error) {
+	held, err := c.instance.hold()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			held()
+		}
+	}()
+	runtime, err := c.runtime(c.address(log), nil, nil, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(runtime.EndAll(ctx), runtime.Close()); err != nil {
+		return nil, err
+	}
+	if err := c.instance.spendReserve(); err != nil {
+		return nil, err
+	}
+	// Both are only tried: volumes are removed again later, and told of then; the
+	// number is for people who start a second down.
+	_, _ = c.removeVolumes(ctx), c.instance.notePID()
+	return held, nil
+}
+
+// address of the containerd that the containers are in.
+func (c *upConfig) address(log *slog.Logger) string {
+	if c.containerd != "" {
+		return c.containerd
+	}
+	return c.daemon(log).Address()
 }
 
 // removeContainers starts the private containerd when it is dead: what it knows

@@ -124,6 +124,19 @@ func (i *instance) containerdFile() string { return filepath.Join(i.data, "conta
 // lock makes this process the instance's only daemon until it ends, and leaves
 // its pid for `pawld down`.
 func (i *instance) lock() (release func(), err error) {
+	release, err = i.hold()
+	if err != nil {
+		return nil, err
+	}
+	if err := i.notePID(); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+// hold is lock without the pid, which takes no room on a disk.
+func (i *instance) hold() (release func(), err error) {
 	f, err := os.OpenFile(filepath.Join(i.data, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -135,14 +148,14 @@ func (i *instance) lock() (release func(), err error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", i.data, err)
 	}
-	if err := os.WriteFile(i.pidFile(), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
-		f.Close()
-		return nil, err
-	}
 	return func() {
 		os.Remove(i.pidFile())
 		f.Close()
 	}, nil
+}
+
+func (i *instance) notePID() error {
+	return os.WriteFile(i.pidFile(), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644)
 }
 
 // locked says whether a daemon holds the instance.

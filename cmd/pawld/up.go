@@ -140,6 +140,9 @@ func up(ctx context.Context, c *upConfig, logTo io.Writer) error {
 		return err
 	}
 	defer release()
+	if err := c.keepReserve(); err != nil {
+		return err
+	}
 	if err := replaceFile(c.containerdFile(), []byte(c.containerd+"\n")); err != nil { // for down
 		return err
 	}
