@@ -72,5 +72,6 @@ func TestVerbsThatAreCommits(t *testing.T) {
 	d.wants("apply -f web.yaml", "", "error: pawl has no apply: desired state is changed by git push alone; the repository is http://127.0.0.1:1/git/cluster.git\n", 1)
 	d.wants("rollout undo deploy/web", "", "error: pawl has no rollout undo: desired state is changed by git push alone; the repository is http://127.0.0.1:1/git/cluster.git\n", 1)
 	newDesk(t, "").wants("scale deploy/web --replicas=3", "", "error: pawl has no scale: desired state is changed by git push alone\n", 1)
+	newDesk(t, "").wants("drain n1", "", "error: pawl has no drain: nodes cannot be taken out of service by hand yet\n", 1)
 	d.wants("hystory", "", "error: unknown command \"hystory\" for \"pawl\"\n\nDid you mean this?\n\thistory\n", 1)
 }
