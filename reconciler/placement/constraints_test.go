@@ -145,6 +145,26 @@ func TestTaints(t *testing.T) {
 	}
 }
 
+// A pod is not put where it would be driven away at once, though it names the node.
+func TestANodeThatDrivesPodsAwayTakesNone(t *testing.T) {
+	sick := nodes(machine("bed", "4", "8Gi", func(n *corev1.Node) {
+		n.Spec.Taints = []corev1.Taint{{Key: "sick", Effect: corev1.TaintEffectNoExecute}}
+	}))
+	for spec, fits := range map[string]bool{
+		"":              false,
+		"nodeName: bed": false,
+		"nodeName: bed\ntolerations: [{key: sick, operator: Exists, tolerationSeconds: 0}]":  false,
+		"nodeName: bed\ntolerations: [{key: sick, operator: Exists, tolerationSeconds: 20}]": true,
+		"tolerations: [{key: sick, operator: Exists, tolerationSeconds: -1}]":                false,
+		"tolerations: [{key: sick, operator: Exists}]":                                       true,
+	} {
+		name, err := sick.Place(pod(t, "p", "p", spec))
+		if fits != (name == "bed") || err != nil && err.Error() != "0/1 nodes are available: 1 node(s) had untolerated taint {sick: }." {
+			t.Errorf("%s\ngoes to %q, %v", spec, name, err)
+		}
+	}
+}
+
 func TestANoExecuteTaintDrivesPodsAway(t *testing.T) {
 	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	added := metav1.NewTime(noon.Add(time.Minute))

@@ -86,8 +86,9 @@ func (c *Cluster) ask(p *corev1.Pod) *ask {
 // Place chooses the node for a pod: of those that can take it the one it and
 // the others prefer, the least loaded of equals, counting the pod itself, and of
 // those the first by name. A pod that names its node goes there whether the node
-// is ready for others or not, once it fits. The error is an *Unfit. Nobody's
-// account changes: the caller Holds the pod on the node it takes.
+// is ready for others or not, once it fits, unless it would be driven away. The
+// error is an *Unfit. Nobody's account changes: the caller Holds the pod on the
+// node it takes.
 func (c *Cluster) Place(p *corev1.Pod) (schema.NodeName, error) {
 	a := c.ask(p)
 	if best := c.best(a); best != nil {
@@ -150,6 +151,9 @@ func (n *node) refusesAny(p *corev1.Pod) string {
 	if p.Spec.NodeName != "" {
 		if p.Spec.NodeName != string(n.name) {
 			return whyName
+		}
+		if t := n.drivesAway(p); t != nil {
+			return fmt.Sprintf(whyTaint, t.Key, t.Value)
 		}
 		return ""
 	}

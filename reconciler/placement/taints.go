@@ -22,9 +22,13 @@ func tolerates(t *corev1.Toleration, taint *corev1.Taint) bool {
 	}
 }
 
+// tolerated says whether a pod can be where a taint is. One that would be driven
+// away at once cannot.
 func tolerated(p *corev1.Pod, taint *corev1.Taint) bool {
 	for i := range p.Spec.Tolerations {
-		if tolerates(&p.Spec.Tolerations[i], taint) {
+		t := &p.Spec.Tolerations[i]
+		atOnce := taint.Effect == corev1.TaintEffectNoExecute && t.TolerationSeconds != nil && *t.TolerationSeconds <= 0
+		if tolerates(t, taint) && !atOnce {
 			return true
 		}
 	}
@@ -35,6 +39,16 @@ func tolerated(p *corev1.Pod, taint *corev1.Taint) bool {
 func (n *node) forbids(p *corev1.Pod) *corev1.Taint {
 	for i := range n.taints {
 		if t := &n.taints[i]; t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerated(p, t) {
+			return t
+		}
+	}
+	return nil
+}
+
+// drivesAway is the first taint that would drive a pod away from the node.
+func (n *node) drivesAway(p *corev1.Pod) *corev1.Taint {
+	for i := range n.taints {
+		if t := &n.taints[i]; t.Effect == corev1.TaintEffectNoExecute && !tolerated(p, t) {
 			return t
 		}
 	}
