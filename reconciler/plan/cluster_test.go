@@ -35,6 +35,7 @@ type cluster struct {
 	now     time.Time
 	commits int
 	git     map[schema.ObjectKey]schema.Object
+	before  map[schema.PodKey]schema.PodReport // as the last plan saw them
 }
 
 func newCluster(t tester) *cluster {
@@ -109,6 +110,7 @@ func (c *cluster) plan() Result {
 	c.t.Helper()
 	res := Plan(c.w, c.now)
 	c.compare(res, c.planner.Plan(c.now))
+	c.before = maps.Clone(c.w.Reports)
 	c.apply(res.Changes)
 	again := Plan(c.w, c.now)
 	if len(again.Changes) > 0 {

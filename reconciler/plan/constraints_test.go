@@ -61,7 +61,10 @@ func constrain(t *rapid.T, s *corev1.PodSpec) {
 		}}}
 	}
 	if rapid.IntRange(0, 3).Draw(t, "tolerates") == 0 {
-		s.Tolerations = []corev1.Toleration{{Key: "sick", Operator: corev1.TolerationOpExists, TolerationSeconds: rapid.SampledFrom([]*int64{nil, ptr.To[int64](20)}).Draw(t, "bears")}}
+		s.Tolerations = []corev1.Toleration{{Key: "sick", Operator: corev1.TolerationOpExists, TolerationSeconds: rapid.SampledFrom([]*int64{nil, ptr.To[int64](20), ptr.To[int64](0)}).Draw(t, "bears")}}
+	}
+	if rapid.IntRange(0, 7).Draw(t, "named") == 0 {
+		s.NodeName = "n1"
 	}
 	s.PriorityClassName = rapid.SampledFrom([]string{"", "", "high", "low", "unknown", "system-node-critical"}).Draw(t, "class")
 	if cpu := rapid.SampledFrom([]string{"", "", "500m", "1"}).Draw(t, "cpu"); cpu != "" {
@@ -78,7 +81,7 @@ func freed(o schema.Object) schema.Object {
 	}
 	o = o.DeepCopyObject().(schema.Object)
 	s = specOf(o)
-	s.Affinity, s.TopologySpreadConstraints = nil, nil
+	s.Affinity, s.TopologySpreadConstraints, s.NodeName = nil, nil, ""
 	if s.PriorityClassName == "unknown" {
 		s.PriorityClassName = ""
 	}

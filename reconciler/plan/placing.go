@@ -16,6 +16,7 @@ import (
 type placing struct {
 	p       *Planner
 	turns   []*turn
+	placed  map[*corev1.Pod]*turn
 	victims []*corev1.Pod
 	version int // of the accounts: how often they were changed
 	undo    []func()
@@ -38,7 +39,7 @@ type turn struct {
 // roots concerned. If pods have to end for others, their roots have been looked
 // at again, and all is to be placed again.
 func (p *Planner) place(looked []schema.ObjectKey, now time.Time) (concerned []schema.ObjectKey, again bool) {
-	x := &placing{p: p}
+	x := &placing{p: p, placed: map[*corev1.Pod]*turn{}}
 	x.markEnding(looked)
 	for _, k := range sortedKeys(p.queue) {
 		r := p.roots[k]
@@ -53,6 +54,9 @@ func (p *Planner) place(looked []schema.ObjectKey, now time.Time) (concerned []s
 	for _, t := range x.turns {
 		t.promised = t.room
 		x.free(t)
+		if t.placed != "" {
+			x.p.room.Release(t.placed, t.want.pod)
+		}
 	}
 	for i := len(x.undo) - 1; i >= 0; i-- {
 		x.undo[i]()
@@ -147,25 +151,46 @@ func rank(p *corev1.Pod) int32 {
 
 // try finds a node for a pod, or where there will be room for it.
 func (x *placing) try(t *turn) {
-	pod, room := t.want.pod, x.p.room
 	was := t.room
-	t.room = ""
-	name, err := room.Place(pod)
-	if err == nil {
-		t.placed = name
-		pod.Spec.NodeName = string(name)
-		room.Hold(name, pod, false)
-		x.undo = append(x.undo, func() { room.Release(name, pod) })
-		x.version++
-		return
+	t.room, t.why = "", ""
+	for {
+		err := x.put(t)
+		if err == nil {
+			break
+		}
+		again := !x.p.keep && x.makeRoom(t, cmp.Or(t.room, was, t.promised), err)
+		if t.why = err.Error(); !again {
+			break
+		}
+		x.free(t)
 	}
-	if !x.p.keep {
-		x.makeRoom(t, cmp.Or(was, t.promised), err)
-	}
-	t.why = err.Error()
 	if t.room != was {
 		x.version++
 	}
+}
+
+// put finds a node for a pod, for which nothing is reserved.
+func (x *placing) put(t *turn) error {
+	pod := t.want.pod
+	name, err := x.p.room.Place(pod)
+	if err != nil {
+		return err
+	}
+	t.placed, t.room, t.why = name, "", ""
+	pod.Spec.NodeName = string(name)
+	x.p.room.Hold(name, pod, true)
+	x.placed[pod] = t
+	x.version++
+	return nil
+}
+
+// takeBack is for a pod that found a node before a more important one that wants
+// the room: nobody was told yet.
+func (x *placing) takeBack(t *turn) {
+	x.p.room.Release(t.placed, t.want.pod)
+	delete(x.placed, t.want.pod)
+	t.placed, t.seen = "", -1
+	t.want.pod.Spec.NodeName = t.want.asked.NodeName
 }
 
 // reserve keeps room for a pod on a node; "": on none.
@@ -184,22 +209,30 @@ func (x *placing) free(t *turn) {
 	}
 }
 
-func (x *placing) makeRoom(t *turn, promised schema.NodeName, err error) {
+// makeRoom reserves room for a pod where others have to end for it, or end
+// already. It returns whether some did not even begin, so that there may be room
+// at once.
+func (x *placing) makeRoom(t *turn, promised schema.NodeName, err error) (atOnce bool) {
 	r, ok := x.p.room.MakeRoom(t.want.pod, promised, err)
 	if !ok {
-		return
+		t.room = ""
+		return false
 	}
 	x.reserve(t, r.Node)
 	for _, v := range r.Victims {
+		x.version++
+		if other := x.placed[v]; other != nil {
+			x.takeBack(other)
+			atOnce = true
+			continue
+		}
 		k := podKey(v)
 		x.p.evict[k] = eviction{uid: v.UID, node: r.Node, message: "Preempted by pod " + string(t.want.pod.UID) + " on node " + string(r.Node)}
+		x.p.promised[podKey(t.want.pod)] = r.Node
 		x.end(r.Node, v)
 		x.victims = append(x.victims, v)
 	}
-	if len(r.Victims) > 0 {
-		x.p.promised[podKey(t.want.pod)] = r.Node
-		x.version++
-	}
+	return atOnce
 }
 
 // dismiss has the roots of the victims end them.
