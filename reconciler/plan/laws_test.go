@@ -1,12 +1,14 @@
 package plan
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"pgregory.net/rapid"
 
@@ -70,6 +72,46 @@ func (c *cluster) bearsForATime() bool {
 		}
 	}
 	return slices.ContainsFunc(c.assignments(), func(a schema.Assignment) bool { return bears(&a.Pod.Spec) })
+}
+
+// An update keeps its limits though it is scaled, pods fail and nodes are slow
+// to end pods: never more pods than replicas and surge, of the size that is
+// wanted now, and what a plan ends leaves as many available as must be.
+func TestAScaledUpdateKeepsItsLimits(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := newCluster(t)
+		c.node("n1", "1000", "1000Gi", "10000", nil)
+		surge, unavailable := limit(t, "surge"), limit(t, "unavailable")
+		d := deployment("web", rapid.Int32Range(0, 8).Draw(t, "replicas"), "web:0")
+		d.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: &surge, MaxUnavailable: &unavailable}
+		for range rapid.IntRange(1, 40).Draw(t, "steps") {
+			was := *d.Spec.Replicas
+			if rapid.IntRange(0, 4).Draw(t, "push") == 0 {
+				d = d.DeepCopy()
+				d.Spec.Template.Spec.Containers[0].Image = fmt.Sprintf("web:%d", rapid.IntRange(0, 3).Draw(t, "image"))
+				*d.Spec.Replicas = rapid.Int32Range(0, 8).Draw(t, "replicas")
+			}
+			c.git[schema.KeyOf(d)] = d
+			c.push()
+			jostle(t, c)
+			if rapid.IntRange(0, 5).Draw(t, "fail") == 0 {
+				withAssignment(t, c, func(a schema.Assignment) { c.say(a, corev1.PodFailed, false) })
+			}
+			want := int(*d.Spec.Replicas)
+			up, down := limits(d)
+			before := availableNow(c, 0)
+			c.plan()
+			after, all := availableNow(c, 0), alive(c)
+			if all > want+up {
+				t.Fatalf("%d pods, with %d replicas and a surge of %d\n%s", all, want, up, c.describePods())
+			}
+			if after < before && after < want-down && int(was) == want {
+				t.Fatalf("the plan left %d of %d available, %d must be\n%s", after, before, want-down, c.describePods())
+			}
+		}
+		c.settle(120)
+		checkRuns(t, c)
+	})
 }
 
 // serve has the nodes do what they are told, and returns how many pods that was
