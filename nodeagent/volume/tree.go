@@ -44,6 +44,9 @@ type remover struct {
 // remove deletes one name in an open directory. full is for messages.
 func (r *remover) remove(parent int, name, full string, depth int) error {
 	err := unix.Unlinkat(parent, name, 0)
+	if errors.Is(err, unix.EPERM) && r.release(parent, name) {
+		err = unix.Unlinkat(parent, name, 0)
+	}
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
