@@ -132,8 +132,8 @@ type Volumes interface {
 	Held(ctx context.Context) ([]types.UID, error)
 }
 
-// ErrOutdated: a pod's volumes hold what they held before, because an object they
-// are made from is gone. The pod can go on with them.
+// ErrOutdated says that a pod's volumes hold what they held before, because an
+// object they are made from is gone. The pod can go on with them.
 var ErrOutdated = errors.New("its files stay as they were")
 
 // Objects is the node's copy of the objects its pods use.
