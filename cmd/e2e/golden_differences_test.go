@@ -13,17 +13,9 @@ type goldenDifference struct {
 	pawl       string // what stands there instead
 }
 
-// noValues is why explain tells no values of enumerations.
-const noValues = "the documents are those of Kubernetes' source, to which its server adds the values of enumerations"
-
 // goldenDifferences is all that may differ from Kubernetes. It is to stay short:
 // what has no reason in Pawl's design is a fault.
 var goldenDifferences = []goldenDifference{
-	{
-		lines:      []string{"describe node n1", "describe node n2", "describe node n", "describe nodes n1 n2 --show-events=false"},
-		why:        "Pawl does not serve Leases, which is another 404 than that of one Lease",
-		kubernetes: `leases\.coordination\.k8s\.io "n\d" not found`, pawl: "the server could not find the requested resource",
-	},
 	{
 		lines:      []string{"describe ns shop"},
 		why:        "Pawl has no quotas and no limit ranges, and kubectl is silent about kinds that a server does not have",
@@ -58,26 +50,6 @@ var goldenDifferences = []goldenDifference{
 		lines:      []string{"explain pods --output=plaintext-openapiv9"},
 		why:        "there is one format only: Pawl serves OpenAPI v3 and not v2",
 		kubernetes: `error: unrecognized format: .*\n`, pawl: "error: unknown flag: --output\nSee 'pawl explain --help' for usage.\n",
-	},
-	{
-		lines: []string{
-			"explain deploy.spec.strategy --recursive", "explain ns --recursive", "explain pod.spec.",
-			"explain deployments.spec.template.spec.volumes.hostPath",
-		},
-		why:        noValues,
-		kubernetes: ` *enum: .*\n`,
-	},
-	{
-		lines: []string{"explain svc.spec.type", "explain Pod.spec.restartPolicy", "explain po.status.phase"}, why: noValues,
-		kubernetes: `ENUM:\n(    \w+\n)+`, pawl: "\n",
-	},
-	{
-		lines: []string{
-			"explain svc.spec.type", "explain Pod.spec.restartPolicy", "explain po.status.phase", "explain pod.spec.",
-			"explain deployments.spec.template.spec.volumes.hostPath",
-		},
-		why:        noValues,
-		kubernetes: `    \n    Possible enum values:\n(    (\S| -).*\n)+`,
 	},
 }
 

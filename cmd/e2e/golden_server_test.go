@@ -47,6 +47,8 @@ func newGolden(t *testing.T) *golden {
 	server := api.New(api.Options{
 		Cache: g.cache, RestartPod: g.restart, Repository: "http://127.0.0.1:7420/git/cluster.git", Branch: "main", Version: "0.0.0",
 		Streams: stream.New(stream.Options{Nodes: noNodes{}, Pod: g.pod}),
+		// No node was ever heard, as in the recording.
+		Lease: func(context.Context, schema.NodeName) (time.Time, time.Duration, error) { return time.Time{}, 0, nil },
 	})
 	t.Cleanup(server.Close)
 	door := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
