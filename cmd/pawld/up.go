@@ -39,6 +39,7 @@ type upConfig struct {
 	labels     []string // of the node, key=value
 	taints     []string // of the node, key=value:Effect
 	containerd string
+	trouble    func() error // what is wrong with the private containerd; nil: it is not private
 	mirrors    []string
 	gcHigh     int // per cent of the images' disk
 	gcLow      int
@@ -165,7 +166,7 @@ func up(ctx context.Context, c *upConfig, logTo io.Writer) error {
 		if err := daemon.Start(ctx); err != nil {
 			return err
 		}
-		address = daemon.Address()
+		address, c.trouble = daemon.Address(), daemon.Trouble
 		g.Go(func() error { return daemon.Run(ctx) })
 	}
 	door, err := c.access(log)
@@ -234,6 +235,7 @@ func (c *upConfig) runtime(address string, net *network.Network, mirrors map[str
 		RunDir:   c.run,
 		Network:  net,
 		Mirrors:  mirrors,
+		Trouble:  c.trouble,
 		Logger:   log.With("room", "containerd"),
 
 		ImageGCHigh: c.gcHigh,

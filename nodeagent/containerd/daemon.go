@@ -28,11 +28,14 @@ const (
 	// failure in a row, from restartFirst to restartMost; one that lived for
 	// restartHealthy counts as no failure. After one that had answered, or was
 	// killed before, it is at most restartSoon: nothing says that the next fails,
-	// and pods wait for it.
+	// and pods wait for it. Only after restartOften in a row something does.
 	restartFirst   = 5 * time.Millisecond
 	restartSoon    = 500 * time.Millisecond
 	restartMost    = 10 * time.Second
 	restartHealthy = 10 * time.Second
+	restartOften   = 8
+	// troubleFrom is how many failures in a row the node tells of.
+	troubleFrom = 3
 	// maxSocketPath is what fits into sockaddr_un; containerd appends ".ttrpc"
 	// to its socket's name.
 	maxSocketPath = 107 - len(".ttrpc")
@@ -51,8 +54,9 @@ type DaemonOptions struct {
 type Daemon struct {
 	opts DaemonOptions
 
-	mu      sync.Mutex
-	process *process // the one that is known to have answered; nil before Start
+	mu       sync.Mutex
+	process  *process // the one that is known to have answered; nil before Start
+	failures int      // in a row: deaths after a short life, starts that failed
 }
 
 // NewDaemon describes a daemon; nothing is started.
@@ -103,7 +107,6 @@ func (d *Daemon) Start(ctx context.Context) error {
 
 // Run keeps the daemon running until ctx is done and then leaves it alone.
 func (d *Daemon) Run(ctx context.Context) error {
-	var failures int
 	for {
 		d.mu.Lock()
 		p := d.process
@@ -114,28 +117,68 @@ func (d *Daemon) Run(ctx context.Context) error {
 		if !d.watch(ctx, p) {
 			return nil
 		}
-		if time.Since(p.since) > restartHealthy {
-			failures = 0
-		}
 		d.opts.Logger.Warn("containerd died; starting it again", "pid", p.pid, "lived", time.Since(p.since).Round(time.Millisecond), "log", d.logFile())
-		for most := restartSoon; ; {
-			pause := min(restartFirst<<min(failures, 20), most)
-			if failures++; !wait(ctx, pause) {
-				return nil
-			}
-			err := d.spawn(ctx)
-			if err == nil {
-				break
-			}
-			if ctx.Err() != nil {
-				return nil
-			}
-			if most = restartMost; errors.Is(err, errKilled) {
-				most = restartSoon
-			}
-			d.opts.Logger.Error("containerd does not start", "err", err, "again in", min(restartFirst<<min(failures, 20), most))
+		if !d.again(ctx, d.died(time.Since(p.since))) {
+			return nil
 		}
 	}
+}
+
+// again starts a dead daemon until one runs; false when ctx is done.
+func (d *Daemon) again(ctx context.Context, pause time.Duration) bool {
+	for wait(ctx, pause) {
+		err := d.spawn(ctx)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		pause = d.failed(err)
+		d.opts.Logger.Error("containerd does not start", "err", err, "again in", pause)
+	}
+	return false
+}
+
+// died counts the death of one that had answered, and returns the pause before
+// the next.
+func (d *Daemon) died(lived time.Duration) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if lived > restartHealthy {
+		d.failures = 0
+	}
+	d.failures++
+	return restartPause(d.failures, true)
+}
+
+// failed counts a start that failed.
+func (d *Daemon) failed(err error) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failures++
+	return restartPause(d.failures, errors.Is(err, errKilled))
+}
+
+// restartPause is the pause after so many failures in a row. hopeful: nothing
+// says that the next fails.
+func restartPause(failures int, hopeful bool) time.Duration {
+	most := restartMost
+	if hopeful && failures <= restartOften {
+		most = restartSoon
+	}
+	return min(restartFirst<<min(failures-1, 20), most)
+}
+
+// Trouble says that the daemon dies again and again, though it may answer just
+// now; nil when it does not.
+func (d *Daemon) Trouble() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.failures < troubleFrom || d.process.healthy() {
+		return nil
+	}
+	return fmt.Errorf("containerd died or failed to start %d times in a row; its log is %s: %w", d.failures, d.logFile(), schema.ErrUnavailable)
 }
 
 // watch blocks until the process died (true) or ctx is done (false), and keeps

@@ -225,3 +225,55 @@ func TestDaemonLogIsBounded(t *testing.T) {
 		t.Errorf("last line %q", got)
 	}
 }
+
+// Pods wait for a containerd that died once or twice; for one that dies again and
+// again the machine is not worn out.
+func TestRestartPause(t *testing.T) {
+	for _, c := range []struct {
+		failures int
+		hopeful  bool
+		want     time.Duration
+	}{
+		{1, true, 5 * time.Millisecond}, {2, true, 10 * time.Millisecond}, {8, true, 500 * time.Millisecond},
+		{9, true, 1280 * time.Millisecond}, {12, true, 10 * time.Second}, {1000, true, 10 * time.Second},
+		{1, false, 5 * time.Millisecond}, {8, false, 640 * time.Millisecond}, {30, false, 10 * time.Second},
+	} {
+		if got := restartPause(c.failures, c.hopeful); got != c.want {
+			t.Errorf("after %d failures, hopeful %v: %s, want %s", c.failures, c.hopeful, got, c.want)
+		}
+	}
+}
+
+// A containerd that dies again and again makes its node not ready, with the
+// reason, though each of them answers; one that lives is trusted again.
+func TestDaemonThatDiesAgainAndAgain(t *testing.T) {
+	d := ownDaemon(t)
+	defer keep(t, d)()
+	g := rigOn(t, d)
+	g.rt.opts.Trouble = d.Trouble
+	for i := range troubleFrom {
+		if _, err := g.rt.Version(g.ctx); err != nil {
+			t.Errorf("after %d deaths: %v", i, err)
+		}
+		old := d.running()
+		if err := syscall.Kill(old.pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		<-old.dead
+		eventually(t, "another is kept", func() bool {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return d.process.pid != old.pid
+		})
+	}
+	_, err := g.rt.Version(g.ctx)
+	if !errors.Is(err, schema.ErrUnavailable) || !strings.Contains(err.Error(), "containerd died or failed to start 3 times in a row; its log is "+d.logFile()) {
+		t.Errorf("after %d deaths: %v", troubleFrom, err)
+	}
+	d.mu.Lock()
+	d.process.since = time.Now().Add(-restartHealthy - time.Second) // as if it had lived so long
+	d.mu.Unlock()
+	if _, err := g.rt.Version(g.ctx); err != nil {
+		t.Errorf("after a long life: %v", err)
+	}
+}

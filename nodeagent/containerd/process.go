@@ -74,6 +74,19 @@ func ended(fd int) bool {
 	return n > 0 && err == nil
 }
 
+// healthy says whether it lives, and has for long enough to be trusted.
+func (p *process) healthy() bool {
+	if p == nil {
+		return false
+	}
+	select {
+	case <-p.dead:
+		return false
+	default:
+		return time.Since(p.since) > restartHealthy
+	}
+}
+
 // end asks the process to end, and kills it after grace.
 func (p *process) end(ctx context.Context, grace time.Duration) error {
 	signal := unix.SIGTERM

@@ -49,7 +49,10 @@ type Options struct {
 	// images may be before unused ones are removed, and how full it is then;
 	// 0 means 85 and 80. 100 for both: images are never removed.
 	ImageGCHigh, ImageGCLow int
-	Logger                  *slog.Logger
+	// Trouble, when set, says what is wrong with a containerd that answers all the
+	// same: the node is not ready then.
+	Trouble func() error
+	Logger  *slog.Logger
 
 	pace  pace                            // of registries; zero: the usual one
 	usage func(string) (diskUsage, error) // of the disk at a path; nil: the file system's own
@@ -159,6 +162,11 @@ func (r *Runtime) Close() error {
 
 // Version is containerd's, such as "containerd://1.6.20".
 func (r *Runtime) Version(ctx context.Context) (string, error) {
+	if r.opts.Trouble != nil {
+		if err := r.opts.Trouble(); err != nil {
+			return "", err
+		}
+	}
 	v, err := r.client.Version(ctx)
 	if err != nil {
 		return "", unavailable("ask containerd's version", err)
