@@ -1,6 +1,8 @@
 package nodeagent
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -159,8 +161,21 @@ func (d *disk) putObject(k schema.ObjectKey, o any) error {
 
 func (d *disk) forgetObject(k schema.ObjectKey) error { return remove(d.objects, objectFile(k)) }
 
-// objectFile is one-to-one: a namespace has no underscore.
-func objectFile(k schema.ObjectKey) string { return string(k.Kind) + "." + k.Namespace + "_" + k.Name }
+// longestRecord is how long a record's name may be, so that it can be a file's
+// with what is added to it, in bytes.
+const longestRecord = 240
+
+// objectFile is one-to-one: a namespace has no underscore. Of a name that is too
+// long, the end gives way to a sum of it all; none has a '~'.
+func objectFile(k schema.ObjectKey) string {
+	name := string(k.Kind) + "." + k.Namespace + "_" + k.Name
+	if len(name) <= longestRecord {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	end := "~" + hex.EncodeToString(sum[:])
+	return name[:longestRecord-len(end)] + end
+}
 
 // write puts v into dir/name.json, durably when asked for.
 func write(dir, name string, v any, durable bool) error {

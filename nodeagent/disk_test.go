@@ -14,6 +14,35 @@ import (
 	"github.com/pawl-project/pawl/schema"
 )
 
+// Objects' names may be longer than a file's may be.
+func TestDiskKeepsLongNames(t *testing.T) {
+	d, err := openDisk(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []schema.ObjectKey
+	for _, end := range []string{"a", "b"} {
+		s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: strings.Repeat("s", 63), Name: strings.Repeat("n", 252) + end}}
+		k := schema.ObjectKey{Kind: schema.Secrets, Namespace: s.Namespace, Name: s.Name}
+		if err := d.putObject(k, s); err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, k)
+	}
+	k, err := d.load(slog.New(slog.DiscardHandler))
+	if err != nil || len(k.objects.Secrets) != 2 || k.objects.Secrets[0].Name == k.objects.Secrets[1].Name {
+		t.Errorf("%+v, %v", k.objects.Secrets, err)
+	}
+	for _, k := range keys {
+		if err := d.forgetObject(k); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, err := os.ReadDir(d.objects); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
 func TestDiskKeeps(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "agent")
 	d, err := openDisk(dir)

@@ -34,9 +34,15 @@ const (
 
 func (r *Runtime) logRoot() string { return filepath.Join(r.opts.DataDir, "logs", "pods") }
 
-// podLogDir is the kubelet's name for it: log collectors know it.
+// longestName is what a file system takes as one name, in bytes.
+const longestName = 255
+
+// podLogDir is the kubelet's name for it: log collectors know it. Of a name that
+// is too long for that, as much as fits; the uid tells pods apart.
 func (r *Runtime) podLogDir(key schema.PodKey, uid types.UID) string {
-	return filepath.Join(r.logRoot(), key.Namespace+"_"+key.Name+"_"+string(uid))
+	name := key.Namespace + "_" + key.Name
+	name = name[:min(len(name), longestName-len("_")-len(uid))]
+	return filepath.Join(r.logRoot(), name+"_"+string(uid))
 }
 
 func (r *Runtime) logPath(key schema.PodKey, uid types.UID, container string, attempt int) string {

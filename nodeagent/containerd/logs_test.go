@@ -172,3 +172,18 @@ func TestLogThatCannotBeWritten(t *testing.T) {
 		t.Errorf("seen %+v", c)
 	}
 }
+
+// TestLongestNames: names may be longer together than a file's may be.
+func TestLongestNames(t *testing.T) {
+	g := newRig(t)
+	p := g.pod("long")
+	p.Namespace, p.Name = strings.Repeat("s", 63), strings.Repeat("n", 253)
+	p.add(strings.Repeat("c", 63), "echo", "hello")
+	if c, out := p.run(); c.ExitCode != 0 || !strings.Contains(out, "hello") {
+		t.Errorf("%+v wrote %q", c, out)
+	}
+	p.remove()
+	if left, err := os.ReadDir(g.rt.logRoot()); err != nil || len(left) > 0 {
+		t.Errorf("left of its logs: %v, %v", left, err)
+	}
+}
