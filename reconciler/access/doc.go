@@ -9,6 +9,13 @@
 // there is to ask for, until its manifest names one (schema.AnnotationRole). How:
 // TLS with a serving certificate made and renewed here, or with one's own.
 //
+// Not every pod gets a token, as in Kubernetes every one does: one that names a
+// service account does, or asks for it, or whose account says so (reconciler/plan
+// decides). A token of the account that nobody named would open nothing, and yet be
+// a credential in a container, a file system in memory and a question to the
+// control plane for each start; and a node that comes up without its control
+// plane starts what it was assigned, which a pod that needs a token cannot.
+//
 // It refuses to keep a named token itself (only its hash is stored), to say of a
 // wrong credential what is wrong with it, to write a token or a key into a log
 // line, an answer or an error, and to lock out the right callers because of
