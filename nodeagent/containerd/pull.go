@@ -324,7 +324,7 @@ var urlSecrets = regexp.MustCompile(`(://)[^\s/@"]*@|([^\s"])\?[^\s"]+`)
 
 // oneLine is an error for people: in one line, bounded, without what opens doors.
 func oneLine(err error) string {
-	text := strings.Join(strings.Fields(err.Error()), " ")
+	text := strings.Join(strings.Fields(strings.ToValidUTF8(err.Error(), "?")), " ")
 	text = urlSecrets.ReplaceAllString(text, "$1$2")
 	if len(text) > maxMessage {
 		text = strings.ToValidUTF8(text[:maxMessage], "") + " …"

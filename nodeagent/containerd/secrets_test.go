@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -203,9 +204,10 @@ func FuzzPullSecret(f *testing.F) {
 // FuzzRegistryMessage: what a registry says comes out as one line, bounded.
 func FuzzRegistryMessage(f *testing.F) {
 	f.Add("Get \"https://u:p@r.example/v2/x?sig=1\": no\n", "7")
+	f.Add(strings.Repeat("\xb0x", 500), "x")
 	f.Fuzz(func(t *testing.T, text, header string) {
 		out := oneLine(errors.New(text))
-		if strings.ContainsAny(out, "\n\r\x1b\x00") || len(out) > 2*maxMessage+8 {
+		if strings.ContainsAny(out, "\n\r\x1b\x00") || len(out) > maxMessage+len(" …") || !utf8.ValidString(out) {
 			t.Errorf("%q", out)
 		}
 		if d := retryAfter(header, time.Unix(1e9, 0)); d < 0 || d > busyMost {
