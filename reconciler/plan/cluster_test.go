@@ -275,14 +275,18 @@ func (c *cluster) say(a schema.Assignment, phase corev1.PodPhase, ready bool) {
 		status = corev1.ConditionTrue
 	}
 	since := metav1.NewTime(c.now)
+	start := stamp(c.now)
 	if old, ok := c.w.Reports[podKey(&a.Pod)]; ok && old.Pod.UID == a.Pod.UID {
+		if old.Pod.Status.StartTime != nil {
+			start = *old.Pod.Status.StartTime
+		}
 		for _, cond := range old.Pod.Status.Conditions {
 			if cond.Type == corev1.PodReady && cond.Status == status {
 				since = cond.LastTransitionTime
 			}
 		}
 	}
-	r.Pod.Status = corev1.PodStatus{Phase: phase, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: status, LastTransitionTime: since}}}
+	r.Pod.Status = corev1.PodStatus{Phase: phase, StartTime: &start, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: status, LastTransitionTime: since}}}
 	c.report(r)
 }
 

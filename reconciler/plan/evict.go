@@ -2,6 +2,7 @@ package plan
 
 import (
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -42,19 +43,31 @@ func (s *step) why(p *pod) (event, message string) {
 	if len(taints) == 0 || s.r.desired == nil {
 		return "", ""
 	}
-	since := p.obj.CreationTimestamp.Time
-	if p.status != nil && p.status.StartTime != nil {
-		since = p.status.StartTime.Time
-	}
+	since, there := s.since(p)
 	at, evicts := placement.Evicts(taints, p.obj, since)
 	switch {
 	case !evicts:
 		return "", ""
 	case s.now.Before(at):
-		s.again(at)
+		if there {
+			s.again(at)
+		}
 		return "", ""
 	default:
 		return "TaintManagerEviction", "Marking for deletion Pod " + p.key().String()
+	}
+}
+
+// since is when a pod came to its node. One that its node has not spoken of yet
+// is not there: what it bears for a time is not counted.
+func (s *step) since(p *pod) (at time.Time, there bool) {
+	switch {
+	case p.status == nil:
+		return s.now, false
+	case p.status.StartTime != nil:
+		return p.status.StartTime.Time, true
+	default:
+		return p.obj.CreationTimestamp.Time, true
 	}
 }
 

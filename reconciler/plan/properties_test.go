@@ -263,7 +263,9 @@ func happen(t *rapid.T, c *cluster) {
 		}
 	case "relocated": // a report of the same pod from another node
 		withAssignment(t, c, func(a schema.Assignment) {
+			a = stored(t, a)
 			a.Node = rapid.SampledFrom([]schema.NodeName{"n1", "n2", "n3"}).Draw(t, "other")
+			a.Pod.Spec.NodeName = string(a.Node) // the gateway refuses any other
 			c.say(a, corev1.PodRunning, rapid.Bool().Draw(t, "ready"))
 		})
 	}
