@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,9 +103,9 @@ func (busy) RetryAfter() time.Duration { return 2 * time.Minute }
 // A registry that asks to be left alone is, by each pod; missing secrets are told of.
 func TestRetryAfterIsHeeded(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		var tries []time.Time
+		var tries atomic.Int32
 		r.world.image = func(_ context.Context, q nodeagent.ImageRequest) (nodeagent.Image, error) {
-			if tries = append(tries, time.Now()); len(tries) == 1 {
+			if tries.Add(1) == 1 {
 				return nodeagent.Image{}, fmt.Errorf("image: %w", busy{schema.ErrUnavailable})
 			}
 			return nodeagent.Image{Ref: q.Image, ID: "sha256:1"}, nil
@@ -113,12 +115,12 @@ func TestRetryAfterIsHeeded(t *testing.T) {
 		p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "robot"}, {Name: "other"}}
 		r.assign(p)
 		r.after(119 * time.Second)
-		if len(tries) != 1 {
-			t.Errorf("tries at %v", tries)
+		if n := tries.Load(); n != 1 {
+			t.Errorf("%d tries", n)
 		}
 		r.after(30 * time.Second)
-		if len(tries) != 2 || r.status(p).Phase != corev1.PodRunning {
-			t.Errorf("tries at %v, %+v", tries, r.status(p))
+		if n := tries.Load(); n != 2 || r.status(p).Phase != corev1.PodRunning {
+			t.Errorf("%d tries, %+v", n, r.status(p))
 		}
 		r.wantTold("a", "Warning FailedToRetrieveImagePullSecret ×2 Unable to retrieve some image pull secrets (robot, other); attempting to pull the image may not succeed.")
 	})
@@ -128,28 +130,40 @@ func TestRetryAfterIsHeeded(t *testing.T) {
 // until there is room again; and what pods use is asked to be kept.
 func TestFullImageDiskIsTold(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
+		var mu sync.Mutex // over kept, state and err
 		var kept []string
 		full := nodeagent.ImageCollection{Capacity: 1000, Used: 900, High: 85, Wanted: 100, Freed: 7}
 		state, err := full, error(nil)
-		r.world.collect = func(keep []string) (nodeagent.ImageCollection, error) { kept = keep; return state, err }
+		r.world.collect = func(keep []string) (nodeagent.ImageCollection, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			kept = keep
+			return state, err
+		}
 		r.begin(true)
 		p := newPod("a")
 		p.Spec.InitContainers = []corev1.Container{{Name: "prepare", Image: "init:1", Command: []string{"x"}}}
 		p.Spec.Containers[0].Image = "app:1"
 		r.assign(p)
 		r.after(3 * time.Minute)
+		mu.Lock()
 		if !slices.Equal(kept, []string{"app:1", "init:1"}) {
 			t.Errorf("kept %v", kept)
 		}
+		mu.Unlock()
 		if c := r.diskCondition(); c.Status != corev1.ConditionTrue || c.Reason != "FreeDiskSpaceFailed" || !strings.Contains(c.Message, "90 %") {
 			t.Errorf("%+v", c)
 		}
+		mu.Lock()
 		state = nodeagent.ImageCollection{Capacity: 1000, Used: 100, High: 85}
+		mu.Unlock()
 		r.after(9 * time.Minute) // a collection, and the time there must be room for
 		if c := r.diskCondition(); c.Status != corev1.ConditionFalse {
 			t.Errorf("%+v", c)
 		}
+		mu.Lock()
 		err = errors.New("it does not answer")
+		mu.Unlock()
 		r.after(4 * time.Minute)
 		told := strings.Join(r.told("n1"), "\n")
 		for _, want := range []string{
