@@ -96,9 +96,7 @@ func (c *Cluster) Release(name schema.NodeName, p *corev1.Pod) {
 // part forgets what only a pod that is on no account any more gave reason to know.
 func (c *Cluster) part(n *node, h *held) {
 	for _, t := range h.says {
-		if c.terms.leave(t) && c.laid != nil {
-			delete(c.laid.held, t)
-		}
+		c.leaveTerm(t)
 	}
 	if h.class != nil {
 		c.classes.leave(h.class)
@@ -130,12 +128,38 @@ func (c *Cluster) End(name schema.NodeName, p *corev1.Pod, ending bool) bool {
 	return true
 }
 
-// Reserve keeps room on a node for a pod that will go there; sign -1 gives it
-// free again. The pod itself is not there: nothing holds it against others.
+// Reserve keeps room on a node for a pod that will go there, and pods away that
+// it will not be with; sign -1 gives it free again. The pod itself is not there:
+// nobody can be with it yet.
 func (c *Cluster) Reserve(name schema.NodeName, p *corev1.Pod, sign int64) {
 	n := c.node(name)
 	n.account(requests(p), hostPorts(p), sign)
+	for _, t := range c.terms.join(p) {
+		if t.forbids {
+			c.learnTerm(n, t, int(sign))
+		}
+		if sign < 0 { // it joined when the room was reserved, and again now
+			c.leaveTerm(t)
+			c.leaveTerm(t)
+		}
+	}
 	c.tidy(n)
+}
+
+func (c *Cluster) learnTerm(n *node, t *heldTerm, times int) {
+	t.count(n, times)
+	if c.laid == nil {
+		return
+	}
+	if tally := c.laid.held[t]; tally != nil {
+		tally.add(n, times)
+	}
+}
+
+func (c *Cluster) leaveTerm(t *heldTerm) {
+	if c.terms.leave(t) && c.laid != nil {
+		delete(c.laid.held, t)
+	}
 }
 
 // put has a pod count so many times more on its node, and in all that is known
@@ -158,13 +182,7 @@ func (c *Cluster) learn(n *node, h *held, times int) {
 		}
 	}
 	for _, t := range h.says {
-		t.count(n, times)
-		if c.laid == nil {
-			continue
-		}
-		if tally := c.laid.held[t]; tally != nil {
-			tally.add(n, times)
-		}
+		c.learnTerm(n, t, times)
 	}
 	if h.class == nil {
 		return
