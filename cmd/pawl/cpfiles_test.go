@@ -196,6 +196,9 @@ func TestPackAndUnpack(t *testing.T) {
 	}
 	got := map[string]string{}
 	if err := filepath.WalkDir(to, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
 		rest, _ := filepath.Rel(to, name)
 		info, err := d.Info()
 		if err != nil {
