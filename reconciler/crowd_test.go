@@ -135,6 +135,7 @@ func TestOneUserDoesNotFillTheDoor(t *testing.T) {
 		"HTTP/2":   newGuest(t, secured.URL, &tls.Config{RootCAs: roots}),
 	} {
 		t.Run(name, func(t *testing.T) {
+			c.emptied(t)
 			g := &guest{t, g.client, g.address}
 			eve := g.fill("eve")
 			if len(eve) != 20 {
@@ -184,7 +185,12 @@ func TestOneUserDoesNotFillTheDoor(t *testing.T) {
 			}
 		})
 	}
-	// Everybody left, so nothing is remembered of anybody.
+	c.emptied(t) // and nothing is remembered of anybody
+}
+
+// emptied waits until everybody has left.
+func (c *crowd) emptied(t *testing.T) {
+	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		c.mu.Lock()
 		all, viewers, users := c.all, c.viewers, len(c.users)
