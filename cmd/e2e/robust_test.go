@@ -51,6 +51,7 @@ spec:
           sources:
           - configMap: {name: NAME}
           - secret: {name: NAME}
+          - serviceAccountToken: {path: token, expirationSeconds: 600}
           - downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}
       initContainers:
       - name: first
