@@ -64,7 +64,7 @@ func New(o Options) *Feed {
 	return &Feed{
 		Options: o, nodes: map[schema.PodKey][]schema.NodeName{}, bare: map[schema.ObjectKey]bool{},
 		spaces: map[string]*space{}, first: map[schema.ObjectKey]bool{},
-		order:  order{held: map[schema.ObjectKey]time.Time{}},
+		order:  newOrder(),
 		losses: losses{grace: lossGrace, waiting: map[schema.ObjectKey]time.Time{}, gone: map[schema.ObjectKey]bool{}},
 	}
 }

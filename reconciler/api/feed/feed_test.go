@@ -270,7 +270,7 @@ func (x *client) catchUp(c *cache.Cache) map[string]int {
 // of a view was changed by showing it.
 func TestARestartGivesTheSameVersions(t *testing.T) {
 	s := newServer(t)
-	c := &chaos{control: newControl(t, s.store, time.Minute), random: rand.New(rand.NewPCG(1, 2))}
+	c := &chaos{control: newControl(t, s.store, time.Minute, patient), random: rand.New(rand.NewPCG(1, 2))}
 	pods := newClient(t, c.cache, schema.Pods)
 	for range 400 {
 		c.step()

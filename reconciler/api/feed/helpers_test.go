@@ -99,7 +99,11 @@ type control struct {
 	stop        func()
 }
 
-func newControl(t testing.TB, store *kv.Store, grace time.Duration) *control {
+// patient has a feed wait for late messages for as long as a machine that does
+// much else may need, so that no version is raised.
+func patient(f *Feed) { f.order.moving, f.order.most = 200*time.Millisecond, 10*time.Second }
+
+func newControl(t testing.TB, store *kv.Store, grace time.Duration, set ...func(*Feed)) *control {
 	t.Helper()
 	c := &control{
 		t: t, store: store,
@@ -111,6 +115,9 @@ func newControl(t testing.TB, store *kv.Store, grace time.Duration) *control {
 	}
 	c.feed = New(Options{Cache: c.cache, Desired: c.desired, Assignments: c.assignments, Actual: c.actual, Events: c.events, Logger: quiet()})
 	c.feed.grace = grace
+	for _, f := range set {
+		f(c.feed)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	for _, run := range []func(context.Context) error{c.desired.Run, c.assignments.Run, c.actual.Run, c.events.Run, c.feed.Run} {

@@ -22,9 +22,14 @@ const (
 // what comes too late. So what is newer than a stream has come to, while that
 // stream is on the move, is held for a little.
 type order struct {
-	came  [4]time.Time                   // how far each stream had come at the last step
-	moved [4]time.Time                   // when it was last seen to come further
-	held  map[schema.ObjectKey]time.Time // since when
+	moving, most time.Duration                  // see the constants
+	came         [4]time.Time                   // how far each stream had come at the last step
+	moved        [4]time.Time                   // when it was last seen to come further
+	held         map[schema.ObjectKey]time.Time // since when
+}
+
+func newOrder() order {
+	return order{moving: moving, most: holdMost, held: map[schema.ObjectKey]time.Time{}}
 }
 
 // safe is up to when nothing older is to be expected, going by how far the
@@ -35,7 +40,7 @@ func (o *order) safe(come [4]time.Time, now time.Time) time.Time {
 		if t.After(o.came[i]) {
 			o.moved[i] = now
 		}
-		if now.Sub(o.moved[i]) < moving && (limit.IsZero() || t.Before(limit)) {
+		if now.Sub(o.moved[i]) < o.moving && (limit.IsZero() || t.Before(limit)) {
 			limit = t
 		}
 	}
@@ -53,5 +58,5 @@ func (o *order) hold(a answer, safe, now time.Time) bool {
 	if !known {
 		o.held[a.key] = now
 	}
-	return !known || now.Sub(since) < holdMost
+	return !known || now.Sub(since) < o.most
 }

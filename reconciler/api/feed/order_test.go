@@ -16,7 +16,7 @@ import (
 )
 
 func TestOrderHoldsWhatMayBeOvertaken(t *testing.T) {
-	o := order{held: map[schema.ObjectKey]time.Time{}}
+	o := newOrder()
 	ms := func(n int64) time.Time { return at(0).Add(time.Duration(n) * time.Millisecond) }
 	k := key(schema.Pods, "shop", "web")
 	found := func(stored int64) answer { return answer{k, &corev1.Pod{}, ms(stored)} }
