@@ -48,11 +48,16 @@ func FuzzLabels(f *testing.F) {
 func FuzzSandboxRecord(f *testing.F) {
 	f.Add([]byte(`{"uid":"u","namespace":"default","name":"a","ip":"10.0.0.2","createdAt":"2026-11-21T15:00:00Z"}`))
 	f.Add([]byte(`{"uid":"v"}`))
+	f.Add([]byte(`{"uid":"u","users":2000683008}`))
+	f.Add([]byte(`{"uid":"u","users":1000}`)) // people of the node
 	f.Add([]byte(`null`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		s, err := decodeSandbox(text, "u")
 		if err != nil {
 			return
+		}
+		if s.Users != 0 && (s.Users < 2_000_683_008 || s.Users%65536 != 0 || s.Users >= 2_000_683_008+2238*65536) {
+			t.Errorf("users beginning at %d", s.Users)
 		}
 		if s.UID != "u" {
 			t.Errorf("of pod %q", s.UID)

@@ -260,6 +260,9 @@ func decodeSandbox(text []byte, uid types.UID) (*sandboxRecord, error) {
 	if s.UID != uid {
 		return nil, fmt.Errorf("it is of the pod with uid %q", s.UID)
 	}
+	if s.Users != 0 && !isRange(s.Users) {
+		return nil, fmt.Errorf("its users cannot begin at %d", s.Users)
+	}
 	return s, nil
 }
 

@@ -81,6 +81,11 @@ func (r *Runtime) takeRange(uid types.UID) (uint32, error) {
 	return 0, fmt.Errorf("hostUsers: all %d ranges of users are taken: %w", rangeCount, schema.ErrUnavailable)
 }
 
+// isRange says whether a pod's range may begin there.
+func isRange(first uint32) bool {
+	return first >= rangeFirst && first%rangeSize == 0 && (first-rangeFirst)/rangeSize < rangeCount
+}
+
 // checkWay refuses a directory that the pod's users have no way to: on it runc
 // enters the container's files as their root.
 func checkWay(dir string) error {
