@@ -266,6 +266,7 @@ func TestCommandResize(t *testing.T) {
 // Output waits for its reader for as long as that takes, also after the
 // command's end.
 func TestCommandWaitsForItsReader(t *testing.T) {
+	t.Parallel() // it mostly waits
 	g := newRig(t)
 	_, id := g.running("shell")
 	slow := &slowWriter{each: drainWithin / 8}

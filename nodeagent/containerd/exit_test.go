@@ -104,6 +104,7 @@ func awaitEnd(t *testing.T, id string) {
 
 // When all of a pod has ended its shim goes, and its exits stay known.
 func TestExitsOutliveTheShim(t *testing.T) {
+	t.Parallel() // it mostly waits
 	g := newRig(t)
 	p := g.pod("done")
 	p.add("main", "sh", "-c", "exit 9")

@@ -50,6 +50,7 @@ func execProbe(command ...string) *corev1.Probe {
 // A pod whose shim is stopped cannot be asked or removed. The others go
 // on, one can see what is wrong, and it goes on when the shim does.
 func TestStoppedShimHoldsUpNoOther(t *testing.T) {
+	t.Parallel() // it mostly waits
 	a := newAgentRig(t, newRig(t))
 	a.begin(true)
 	stuck, doomed, other := a.sleeper("stuck"), a.sleeper("doomed"), a.sleeper("other")
@@ -97,6 +98,7 @@ func TestDeadShimHoldsUpNoOther(t *testing.T) {
 // While containerd stands still its node says so, and nothing is touched; what
 // was ordered meanwhile is done when it goes on.
 func TestPausedContainerd(t *testing.T) {
+	t.Parallel() // it mostly waits
 	d := ownDaemon(t)
 	a := newAgentRig(t, rigOn(t, d))
 	a.begin(true)
@@ -129,6 +131,7 @@ func TestPausedContainerd(t *testing.T) {
 
 // A probe whose command hangs counts as failed, and holds up nobody.
 func TestHungExecProbe(t *testing.T) {
+	t.Parallel() // it mostly waits
 	a := newAgentRig(t, newRig(t))
 	a.begin(true)
 	hung := a.sleeper("hung", func(p *corev1.Pod) { p.Spec.Containers[0].LivenessProbe = execProbe("sleep", "1000") })
@@ -147,6 +150,7 @@ func TestHungExecProbe(t *testing.T) {
 // A restart of the agent adopts what runs, and makes nobody start sooner who
 // crashes.
 func TestRestartBackOffOutlivesTheAgent(t *testing.T) {
+	t.Parallel() // it mostly waits
 	a := newAgentRig(t, newRig(t))
 	a.begin(true)
 	steady := a.sleeper("steady")
@@ -284,6 +288,7 @@ func (a *agentRig) processes() (pids []int) {
 // A disk without room, or without inodes, keeps new pods waiting; they say for
 // what, the node does too, and when there is room they start by themselves.
 func TestFullDisk(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for name, options := range map[string]string{"MiB": "size=2m", "inodes": "size=2m,nr_inodes=200"} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t)
