@@ -28,12 +28,13 @@ const (
 	// failure in a row, from restartFirst to restartMost; one that lived for
 	// restartHealthy counts as no failure. After one that had answered, or was
 	// killed before, it is at most restartSoon: nothing says that the next fails,
-	// and pods wait for it. Only after restartOften in a row something does.
+	// and pods wait for it. Only after restartOften in a row something does, and
+	// the pause grows on.
 	restartFirst   = 5 * time.Millisecond
 	restartSoon    = 500 * time.Millisecond
 	restartMost    = 10 * time.Second
 	restartHealthy = 10 * time.Second
-	restartOften   = 8
+	restartOften   = 20
 	// troubleFrom is how many failures in a row the node tells of.
 	troubleFrom = 3
 	// maxSocketPath is what fits into sockaddr_un; containerd appends ".ttrpc"
@@ -163,11 +164,11 @@ func (d *Daemon) failed(err error) time.Duration {
 // restartPause is the pause after so many failures in a row. hopeful: nothing
 // says that the next fails.
 func restartPause(failures int, hopeful bool) time.Duration {
-	most := restartMost
-	if hopeful && failures <= restartOften {
-		most = restartSoon
+	pause := min(restartFirst<<min(failures-1, 20), restartMost)
+	if !hopeful {
+		return pause
 	}
-	return min(restartFirst<<min(failures-1, 20), most)
+	return min(pause, restartSoon<<min(max(failures-restartOften, 0), 20))
 }
 
 // Trouble says that the daemon dies again and again, though it may answer just

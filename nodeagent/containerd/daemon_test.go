@@ -234,8 +234,8 @@ func TestRestartPause(t *testing.T) {
 		hopeful  bool
 		want     time.Duration
 	}{
-		{1, true, 5 * time.Millisecond}, {2, true, 10 * time.Millisecond}, {8, true, 500 * time.Millisecond},
-		{9, true, 1280 * time.Millisecond}, {12, true, 10 * time.Second}, {1000, true, 10 * time.Second},
+		{1, true, 5 * time.Millisecond}, {2, true, 10 * time.Millisecond}, {20, true, 500 * time.Millisecond},
+		{21, true, time.Second}, {24, true, 8 * time.Second}, {25, true, 10 * time.Second}, {1 << 30, true, 10 * time.Second},
 		{1, false, 5 * time.Millisecond}, {8, false, 640 * time.Millisecond}, {30, false, 10 * time.Second},
 	} {
 		if got := restartPause(c.failures, c.hopeful); got != c.want {
