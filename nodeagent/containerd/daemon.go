@@ -36,7 +36,7 @@ const (
 	restartHealthy = 10 * time.Second
 	restartOften   = 20
 	// troubleFrom is how many failures in a row the node tells of.
-	troubleFrom = 3
+	troubleFrom = 6
 	// maxSocketPath is what fits into sockaddr_un; containerd appends ".ttrpc"
 	// to its socket's name.
 	maxSocketPath = 107 - len(".ttrpc")

@@ -267,7 +267,7 @@ func TestDaemonThatDiesAgainAndAgain(t *testing.T) {
 		})
 	}
 	_, err := g.rt.Version(g.ctx)
-	if !errors.Is(err, schema.ErrUnavailable) || !strings.Contains(err.Error(), "containerd died or failed to start 3 times in a row; its log is "+d.logFile()) {
+	if !errors.Is(err, schema.ErrUnavailable) || !strings.Contains(err.Error(), "containerd died or failed to start 6 times in a row; its log is "+d.logFile()) {
 		t.Errorf("after %d deaths: %v", troubleFrom, err)
 	}
 	d.mu.Lock()
