@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -142,5 +143,31 @@ func TestStartOnAFullDisk(t *testing.T) {
 	c, _ := openStore(t, s)
 	if keys := keysOf(t, c); len(keys) != 50 {
 		t.Errorf("of 50 keys there are %d", len(keys))
+	}
+}
+
+// Errors that the server tells of, of strangers who knock say, while streams are
+// being made are no reason to open the store again: it would cost every connection.
+func TestStreamsBeingMadeAreNoTrouble(t *testing.T) {
+	for range 8 {
+		s := startServer(t, options(t.TempDir(), "127.0.0.1:0"))
+		was, stop := s.running(), make(chan struct{})
+		var knocking sync.WaitGroup
+		knocking.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case s.log.alarm <- struct{}{}:
+				}
+			}
+		})
+		_, store := openStore(t, s)
+		put(t, store, "a.b", "c")
+		close(stop)
+		knocking.Wait()
+		if s.running() != was {
+			t.Fatal("the store was opened again")
+		}
 	}
 }

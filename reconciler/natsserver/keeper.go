@@ -23,6 +23,9 @@ const (
 	keeperPause = time.Second
 	// keeperCalm is the shortest time between two openings of the store.
 	keeperCalm = 5 * time.Second
+	// keeperDoubt is how long a store must be unwell: a stream that is being made
+	// seems so for an instant, and one whose write failed stays so.
+	keeperDoubt = time.Second
 	// roomWanted is how much must fit onto the disk before the store is opened
 	// again, in bytes: less would be full at once.
 	roomWanted = 4 << 20
@@ -48,28 +51,38 @@ func (s *Server) keep(ctx context.Context) {
 			return
 		case <-s.log.alarm:
 		}
-		for ctx.Err() == nil && !s.well() {
+		for ctx.Err() == nil && s.stuck(ctx) {
 			s.mend(ctx)
 		}
 	}
 }
 
-// well says whether every stream takes writes.
-func (s *Server) well() bool {
+// stuck says whether something is wrong with the store, and a little later the
+// same still.
+func (s *Server) stuck(ctx context.Context) bool {
+	err, was := s.fault(), ""
+	for err != nil && err.Error() != was && ctx.Err() == nil {
+		was = err.Error()
+		pause(ctx, keeperDoubt)
+		err = s.fault()
+	}
+	if err != nil && s.Trouble() == nil {
+		s.o.Logger.Error("the store cannot be written; it is opened again once its disk has room", "error", err, "dir", s.o.Dir)
+	}
+	s.note(err)
+	return err != nil
+}
+
+// fault is what is wrong with the store now.
+func (s *Server) fault() error {
 	ns := s.running()
 	if ns == nil {
-		return false // it could not be opened
+		return errReopening
 	}
-	h := ns.Healthz(&server.HealthzOptions{})
-	if h.Error == "" {
-		s.note(nil)
-		return true
+	if h := ns.Healthz(&server.HealthzOptions{}); h.Error != "" {
+		return errors.New(h.Error)
 	}
-	if s.Trouble() == nil {
-		s.o.Logger.Error("the store cannot be written; it is opened again once its disk has room", "error", h.Error, "dir", s.o.Dir)
-	}
-	s.note(errors.New(h.Error))
-	return false
+	return nil
 }
 
 // note keeps why the store is not well.
@@ -101,7 +114,8 @@ func (s *Server) mend(ctx context.Context) {
 		pause(ctx, keeperCalm)
 		return
 	}
-	if s.well() {
+	if s.fault() == nil {
+		s.note(nil)
 		pause(ctx, keeperCalm)
 	}
 }
