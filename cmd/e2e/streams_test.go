@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // reader has input, and echoes it; beside that it serves a port.
@@ -185,7 +187,17 @@ func (c *cluster) forwards(t *testing.T, argv []string) {
 		}
 		defer idle.Close()
 		fmt.Fprint(idle, "GET /big HTTP/1.0\r\n\r\n")
-		time.Sleep(time.Second)
+		last, same := 0, 0
+		c.eventually(20*time.Second, "it is held back", func() error {
+			now := unread(t, idle)
+			if now != last {
+				last, same = now, 0
+			}
+			if same++; now == 0 || same < 40 {
+				return fmt.Errorf("%d bytes wait, %d looks long", now, same)
+			}
+			return nil
+		})
 		if n, err := get("/index.html"); err != nil || n < 100 {
 			t.Errorf("beside one that is not read: %d bytes: %v", n, err)
 		}
@@ -305,4 +317,18 @@ func TestCopy(t *testing.T) {
 		t.Error(err)
 	}
 	must("exec", "talk", "--", "rm", "/tmp/big")
+}
+
+// unread is how many bytes have come on a connection and were not read.
+func unread(t *testing.T, c net.Conn) (n int) {
+	t.Helper()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fault error
+	if err := raw.Control(func(fd uintptr) { n, fault = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }); err != nil || fault != nil {
+		t.Fatal(err, fault)
+	}
+	return n
 }

@@ -189,7 +189,8 @@ func TestEviction(t *testing.T) {
 	// The bare pods stay what they are, also when the agent is killed.
 	c.kill()
 	c.start()
-	time.Sleep(3 * time.Second)
+	c.push(map[string]string{"after.yaml": sleepers("after", 1)})
+	c.running("after-", 1, 60*time.Second) // by now both halves have looked at what there is
 	for _, name := range []string{"layer", "volume", "two"} {
 		if out, err := c.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase} {.status.reason}"); err != nil || out != "Failed Evicted" {
 			t.Errorf("%s: %v: %s", name, err, out)

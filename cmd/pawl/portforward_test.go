@@ -454,8 +454,15 @@ func TestForwardLeavesNothing(t *testing.T) {
 	}
 	once(0)
 	once(6)
-	time.Sleep(200 * time.Millisecond)
-	goroutines, files := runtime.NumGoroutine(), descriptors(t)
+	var goroutines, files, same int
+	g.await("what the first two left behind has ended", func() bool {
+		now, open := runtime.NumGoroutine(), descriptors(t)
+		if now != goroutines || open != files {
+			goroutines, files, same = now, open, 0
+		}
+		same++
+		return same > 50
+	})
 	for range 4 {
 		var all sync.WaitGroup
 		for i := range 50 {

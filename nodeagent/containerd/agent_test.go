@@ -114,6 +114,15 @@ func (l *listed) said(p *corev1.Pod, reason, text string) bool {
 	return false
 }
 
+// forget drops the events and what the node said of itself, so that what is there
+// afterwards was said afterwards.
+func (l *listed) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.events)
+	l.node = nil
+}
+
 func (l *listed) of(p *corev1.Pod) corev1.PodStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()

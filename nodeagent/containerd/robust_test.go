@@ -310,8 +310,13 @@ func TestFullDisk(t *testing.T) {
 				c := a.ctl.condition(corev1.NodeDiskPressure)
 				return c.Status == corev1.ConditionTrue && strings.Contains(c.Message, name)
 			})
-			a.restart() // nor does an agent give up that starts now
-			time.Sleep(5 * time.Second)
+			a.end() // nor does an agent give up that starts now
+			a.ctl.forget()
+			a.reopen()
+			a.begin(true)
+			eventually(t, "the next agent says so too", func() bool {
+				return a.ctl.said(fresh, "FailedRecord", "no space left on device") && a.ctl.condition(corev1.NodeDiskPressure).Status == corev1.ConditionTrue
+			})
 			free()
 			a.awaitRunning(fresh)
 			eventually(t, "the node has room", func() bool {
