@@ -43,21 +43,20 @@ func (r *Runtime) pauseCgroup(uid types.UID) string { return r.podCgroup(uid) + 
 // startPause starts the process and pins its PID namespace at dir/pid. kinds are
 // the pod's namespaces that it joins, pinned in dir.
 func (r *Runtime) startPause(uid types.UID, dir string, kinds []nsKind) (err error) {
-	program, err := pauseProgram()
+	p, err := preparePause(dir)
 	if err != nil {
 		return err
 	}
-	root := filepath.Join(dir, pauseName)
-	if err := os.Mkdir(root, 0o755); err != nil {
-		return err
-	}
-	begin, hold, err := os.Pipe()
+	defer p.close()
+	joined, err := openNamespaces(dir, kinds)
 	if err != nil {
 		return err
 	}
-	defer hold.Close() // what was not let go ends by this
-	pid, err := runPause(program, root, dir, kinds, begin)
-	if err := errors.Join(err, begin.Close()); err != nil {
+	pid, err := p.start(func(wait int) (int, error) { return pauseOnThread(p.program, p.root, joined, wait) })
+	for _, f := range joined {
+		f.Close()
+	}
+	if err != nil {
 		return fmt.Errorf("make the pod's process 1: %w", err)
 	}
 	if err := r.joinPauseCgroup(uid, pid); err != nil {
@@ -66,33 +65,69 @@ func (r *Runtime) startPause(uid types.UID, dir string, kinds []nsKind) (err err
 	if err := pinOf(pid, nsPID, dir); err != nil {
 		return err
 	}
-	if _, err := hold.Write([]byte{1}); err != nil {
+	return p.letGo()
+}
+
+// A preparedPause is what a process 1 is made from. It waits to be let go, and
+// ends when it is not.
+type preparedPause struct {
+	program     []byte
+	root        string   // where its file system is put together
+	begin, hold *os.File // the ends of what it waits at: its own, and ours
+}
+
+// preparePause makes ready what is needed for a process 1 in the pod's directory.
+// Close it in the end.
+func preparePause(dir string) (*preparedPause, error) {
+	program, err := pauseProgram()
+	if err != nil {
+		return nil, err
+	}
+	p := &preparedPause{program: program, root: filepath.Join(dir, pauseName)}
+	if err := os.Mkdir(p.root, 0o755); err != nil {
+		return nil, err
+	}
+	p.begin, p.hold, err = os.Pipe()
+	return p, err
+}
+
+// start calls run with the number of the file that the process is to wait at, on
+// a thread of its own, which ends after it.
+func (p *preparedPause) start(run func(wait int) (pid int, err error)) (pid int, err error) {
+	done := make(chan struct{})
+	go onThread(func() {
+		defer close(done)
+		pid, err = run(int(p.begin.Fd()))
+	})
+	<-done
+	return pid, err
+}
+
+func (p *preparedPause) letGo() error {
+	if _, err := p.hold.Write([]byte{1}); err != nil {
 		return fmt.Errorf("let the pod's process 1 go: %w", err)
 	}
 	return nil
 }
 
-// runPause runs the program from a thread of its own, which ends after it.
-func runPause(program []byte, root, dir string, kinds []nsKind, wait *os.File) (pid int, err error) {
-	var joined []*os.File
-	defer func() {
-		for _, f := range joined {
-			f.Close()
-		}
-	}()
+func (p *preparedPause) close() {
+	p.begin.Close()
+	p.hold.Close()
+}
+
+// openNamespaces opens what is pinned in dir. Close the files.
+func openNamespaces(dir string, kinds []nsKind) (files []*os.File, err error) {
 	for _, k := range kinds {
 		f, err := os.Open(filepath.Join(dir, k.name))
 		if err != nil {
-			return 0, err
+			for _, f := range files {
+				f.Close()
+			}
+			return nil, err
 		}
-		joined = append(joined, f)
+		files = append(files, f)
 	}
-	done := make(chan error, 1)
-	go onThread(func() {
-		pid, err = pauseOnThread(program, root, joined, int(wait.Fd()))
-		done <- err
-	})
-	return pid, <-done
+	return files, nil
 }
 
 // leaveFiles gives the thread a file system that holds the program alone, and

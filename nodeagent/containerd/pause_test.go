@@ -206,28 +206,20 @@ func countPauses(t *testing.T) (n int) {
 // A process 1 whose maker dies before it is in its cgroup, where it would be
 // found, ends by itself. What it costs is told.
 func TestPauseEndsWithItsMaker(t *testing.T) {
-	program, err := pauseProgram()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, c := range pauseCode {
 		f, err := elf.NewFile(bytes.NewReader(executable(c.machine, c.text)))
 		if err != nil || len(f.Progs) != 1 || f.Progs[0].Filesz != uint64(120+len(c.text)) {
 			t.Errorf("machine %d: %v", c.machine, err)
 		}
 	}
-	dir := t.TempDir()
-	root := filepath.Join(dir, pauseName)
-	mkdirAll(t, root)
-	wait, hold, err := os.Pipe()
+	p, err := preparePause(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	pid, err := runPause(program, root, dir, nil, wait)
+	pid, err := p.start(func(wait int) (int, error) { return pauseOnThread(p.program, p.root, nil, wait) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	wait.Close()
 	if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil {
 		for line := range strings.Lines(string(status)) {
 			for _, key := range []string{"VmRSS", "RssAnon", "Uid", "CapEff", "CapPrm", "NoNewPrivs", "NSpid"} {
@@ -238,8 +230,8 @@ func TestPauseEndsWithItsMaker(t *testing.T) {
 		}
 	}
 	pss, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-	t.Logf("%d bytes of program; %s", len(program), pss)
-	hold.Close()
+	t.Logf("%d bytes of program; %s", len(p.program), pss)
+	p.close()
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -162,29 +162,13 @@ func (s *sandboxRecord) mapUsers(spec *specs.Spec) error {
 // pins them in dir. Where the pod's containers share their processes, process 1
 // of those is what stays of it.
 func (r *Runtime) makeUserNamespaces(s *sandboxRecord, dir, hostname string) (err error) {
-	program, err := pauseProgram()
+	p, err := preparePause(dir)
 	if err != nil {
 		return err
 	}
-	root := filepath.Join(dir, pauseName)
-	if err := os.Mkdir(root, 0o755); err != nil {
-		return err
-	}
-	begin, hold, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer hold.Close()
+	defer p.close()
 	kinds := s.kinds()
-	var pid int
-	done := make(chan error, 1)
-	go onThread(func() {
-		var err error
-		pid, err = pauseWithUsers(program, root, s, int(begin.Fd()))
-		done <- err
-	})
-	err = <-done
-	begin.Close()
+	pid, err := p.start(func(wait int) (int, error) { return pauseWithUsers(p.program, p.root, s, wait) })
 	if err != nil {
 		return noUserNamespace(err)
 	}
@@ -208,9 +192,7 @@ func (r *Runtime) makeUserNamespaces(s *sandboxRecord, dir, hostname string) (er
 		return err
 	}
 	if s.SharePID {
-		if _, err := hold.Write([]byte{1}); err != nil {
-			return fmt.Errorf("let the pod's process 1 go: %w", err)
-		}
+		return p.letGo()
 	}
 	return nil
 }
