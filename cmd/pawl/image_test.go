@@ -57,7 +57,7 @@ func TestImagesOfAnotherMachine(t *testing.T) {
 	for _, verb := range []string{"ls", "pull x", "import x", "rm x", "inspect x"} {
 		d.wants("image "+verb, "", "error: context pawl has no node on this machine\n", 1)
 	}
-	if _, err := parseMirrors([]string{"nonsense"}); err == nil {
+	if _, err := containerd.ParseMirrors([]string{"nonsense"}); err == nil {
 		t.Error("nonsense is a mirror")
 	}
 }

@@ -32,7 +32,7 @@ given are not known here; name them again.`,
 		RunE: imageVerb(cl, func(ctx context.Context, cmd *cobra.Command, node *containerd.Importer, names []string) error {
 			o := containerd.PullOptions{}
 			var err error
-			if o.Mirrors, err = parseMirrors(mirrors); err != nil {
+			if o.Mirrors, err = containerd.ParseMirrors(mirrors); err != nil {
 				return err
 			}
 			logins, err := readLogins(cmd.InOrStdin(), credentials)
@@ -105,17 +105,4 @@ func (l *progressLine) show(text string) {
 	if l.last = len(text); text == "" {
 		fmt.Fprint(l.out, "\r")
 	}
-}
-
-// parseMirrors reads HOST=URL pairs; several URLs for one host are tried in order.
-func parseMirrors(pairs []string) (map[string][]string, error) {
-	m := map[string][]string{}
-	for _, p := range pairs {
-		host, target, ok := strings.Cut(p, "=")
-		if !ok || host == "" || !strings.Contains(target, "://") {
-			return nil, fmt.Errorf("--registry-mirror %q: want HOST=URL, such as docker.io=http://127.0.0.1:5000", p)
-		}
-		m[host] = append(m[host], target)
-	}
-	return m, nil
 }

@@ -115,7 +115,7 @@ func up(ctx context.Context, c *upConfig, logTo io.Writer) error {
 	if err != nil {
 		return err
 	}
-	mirrors, err := parseMirrors(c.mirrors)
+	mirrors, err := containerd.ParseMirrors(c.mirrors)
 	if err != nil {
 		return err
 	}
@@ -385,19 +385,6 @@ func nodeName(given string) (schema.NodeName, error) {
 		return "", fmt.Errorf("%w; --node-name chooses another", err)
 	}
 	return n, nil
-}
-
-// parseMirrors reads HOST=URL pairs; several URLs for one host are tried in order.
-func parseMirrors(pairs []string) (map[string][]string, error) {
-	m := map[string][]string{}
-	for _, p := range pairs {
-		host, target, ok := strings.Cut(p, "=")
-		if !ok || host == "" || !strings.Contains(target, "://") {
-			return nil, fmt.Errorf("--registry-mirror %q: want HOST=URL, such as docker.io=http://127.0.0.1:5000", p)
-		}
-		m[host] = append(m[host], target)
-	}
-	return m, nil
 }
 
 // redacted is a repository's URL without the credentials some people write into it.

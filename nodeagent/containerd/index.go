@@ -103,6 +103,23 @@ func (r *Runtime) record(ctx context.Context, id string) (record, bool, error) {
 	return record{}, false, nil
 }
 
+// lockRecord takes the lock of a container's pod and returns a copy of the record
+// as it is then; nil, and no lock, when there is none.
+func (r *Runtime) lockRecord(ctx context.Context, id string) (_ *record, unlock func(), err error) {
+	rec, ok, err := r.record(ctx, id)
+	if err != nil || !ok {
+		return nil, nil, err
+	}
+	if unlock, err = r.locks.lock(ctx, rec.uid); err != nil {
+		return nil, nil, err
+	}
+	if rec, ok, err = r.record(ctx, id); err != nil || !ok {
+		unlock()
+		return nil, nil, err
+	}
+	return &rec, unlock, nil
+}
+
 // ofPod returns copies of the records of a pod's containers, by name, then attempt.
 func (r *Runtime) ofPod(uid types.UID) []record {
 	r.mu.Lock()

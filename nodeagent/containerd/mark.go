@@ -24,17 +24,13 @@ func readMarks(c *pod.Container, labels map[string]string) {
 // Mark keeps a moment of a container's life in its labels. When it was asked to
 // stop is kept once: the grace period counts from there.
 func (r *Runtime) Mark(ctx context.Context, id string, m pod.Mark, at time.Time) error {
-	rec, ok, err := r.record(ctx, id)
-	if err != nil || !ok {
-		return err
-	}
-	unlock, err := r.locks.lock(ctx, rec.uid)
-	if err != nil {
+	rec, unlock, err := r.lockRecord(ctx, id)
+	if err != nil || rec == nil {
 		return err
 	}
 	defer unlock()
-	if rec, ok, err = r.record(ctx, id); err != nil || !ok || m == pod.MarkStopRequested && !rec.StopRequested.IsZero() {
-		return err
+	if m == pod.MarkStopRequested && !rec.StopRequested.IsZero() {
+		return nil
 	}
 	err = r.setLabels(ctx, id, map[string]string{labelMark(m): stamp(at)}, func(rec *record) { rec.Set(m, at) })
 	if gone(err) {

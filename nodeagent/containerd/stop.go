@@ -24,18 +24,11 @@ import (
 // not KILL is recorded before it is sent: the grace period counts from there,
 // whoever counts it.
 func (r *Runtime) Signal(ctx context.Context, id string, stop string, at time.Time) error {
-	rec, ok, err := r.record(ctx, id)
-	if err != nil || !ok {
-		return err
-	}
-	unlock, err := r.locks.lock(ctx, rec.uid)
-	if err != nil {
+	rec, unlock, err := r.lockRecord(ctx, id)
+	if err != nil || rec == nil {
 		return err
 	}
 	defer unlock()
-	if rec, ok, err = r.record(ctx, id); err != nil || !ok {
-		return err
-	}
 	if stop == "" {
 		stop = rec.stopSignal
 	}
@@ -57,7 +50,7 @@ func (r *Runtime) Signal(ctx context.Context, id string, stop string, at time.Ti
 			return err
 		}
 	}
-	return r.send(ctx, rec, number)
+	return r.send(ctx, *rec, number)
 }
 
 // send signals the main process. That takes runc 10 ms and the kernel none, so
