@@ -228,8 +228,13 @@ func (c *upConfig) volumes() *volume.Volumes {
 }
 
 func (c *upConfig) runtime(address string, net *network.Network, mirrors map[string][]string, log *slog.Logger) (*containerd.Runtime, error) {
+	state := "" // it is somebody else's
+	if c.containerd == "" {
+		state = c.daemon(log).State()
+	}
 	return containerd.New(containerd.Options{
 		Address:  address,
+		State:    state,
 		Instance: c.name(),
 		DataDir:  c.data,
 		RunDir:   c.run,

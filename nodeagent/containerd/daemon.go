@@ -74,6 +74,9 @@ func NewDaemon(o DaemonOptions) *Daemon {
 // Address is the socket on which it answers.
 func (d *Daemon) Address() string { return filepath.Join(d.opts.RunDir, "containerd.sock") }
 
+// State is its state directory.
+func (d *Daemon) State() string { return filepath.Join(d.opts.RunDir, "state") }
+
 func (d *Daemon) pidFile() string    { return filepath.Join(d.opts.RunDir, "containerd.pid") }
 func (d *Daemon) configFile() string { return filepath.Join(d.opts.RunDir, "config.toml") }
 func (d *Daemon) logFile() string    { return filepath.Join(d.opts.DataDir, "containerd.log") }

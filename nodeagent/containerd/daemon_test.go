@@ -59,7 +59,7 @@ func keep(t *testing.T, d *Daemon) (leave func()) {
 func rigOn(t *testing.T, d *Daemon) *rig {
 	g := newRig(t)
 	g.shut()
-	g.opts.Address = d.Address()
+	g.opts.Address, g.opts.State = d.Address(), d.State()
 	g.open()
 	return g
 }

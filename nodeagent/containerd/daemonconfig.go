@@ -46,7 +46,7 @@ func (d *Daemon) config() string {
 	fmt.Fprintln(&b, "# Written by pawld at each start of containerd.")
 	fmt.Fprintln(&b, "version = 2")
 	fmt.Fprintf(&b, "root = %s\n", strconv.Quote(filepath.Join(d.opts.DataDir, "root")))
-	fmt.Fprintf(&b, "state = %s\n", strconv.Quote(filepath.Join(d.opts.RunDir, "state")))
+	fmt.Fprintf(&b, "state = %s\n", strconv.Quote(d.State()))
 	// An opt directory outside of ours is made even when its plugin is disabled.
 	fmt.Fprintln(&b, "oom_score = 0")
 	fmt.Fprintln(&b, "disabled_plugins = [")

@@ -126,7 +126,7 @@ func (g *rig) leaveMaking(p *testPod, name string) {
 	if err != nil {
 		g.tb.Fatal(err)
 	}
-	rec, mounts, err := g.rt.create(g.ctx, q, image, sandbox, g.rt.containerID(p.UID, name, 0))
+	rec, mounts, err := g.rt.create(g.ctx, q, image, sandbox)
 	if err != nil {
 		g.tb.Fatal(err)
 	}

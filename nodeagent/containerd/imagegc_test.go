@@ -82,7 +82,8 @@ func TestCollectImages(t *testing.T) {
 	d := smallDisk(t, 160)
 	g, reg := newRig(t), newWatchedRegistry(t)
 	g.shut()
-	g.opts.Address, g.opts.ImageGCHigh, g.opts.ImageGCLow = d.Address(), 60, 40
+	g.opts.Address, g.opts.State = d.Address(), d.State()
+	g.opts.ImageGCHigh, g.opts.ImageGCLow = 60, 40
 	g.open()
 	g.rt.gc.minAge = 0
 	image := func(name string) string { return reg.host() + "/" + name + ":1" }

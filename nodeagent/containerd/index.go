@@ -2,11 +2,12 @@ package containerd
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"slices"
-	"strconv"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/errdefs"
@@ -18,11 +19,35 @@ import (
 // node's records for each look would make every look cost as much as the node
 // is large.
 
-// containerID is always the same for one attempt, so that a call that is made
-// twice finds what the first one left.
-func (r *Runtime) containerID(uid types.UID, name string, attempt int) string {
-	sum := sha256.Sum256([]byte(r.opts.Instance + "/" + string(uid) + "/" + name + "/" + strconv.Itoa(attempt)))
-	return hex.EncodeToString(sum[:])
+// newID is a container's id, another one for each start: what is left of a start
+// that was cut off is in no other's way. Its second half is the pod's.
+func (r *Runtime) newID(uid types.UID) string {
+	var own [idSize / 2]byte
+	rand.Read(own[:]) // it never fails
+	return hex.EncodeToString(own[:]) + r.podMark(uid)
+}
+
+const idSize = 32 // in bytes
+
+// podMark ends the ids of a pod's containers: what is found by its id alone, a
+// shim say, tells whose it is.
+func (r *Runtime) podMark(uid types.UID) string {
+	sum := sha256.Sum256([]byte(r.opts.Instance + "/" + string(uid)))
+	return hex.EncodeToString(sum[:idSize/2])
+}
+
+func (r *Runtime) isOfPod(id string, uid types.UID) bool {
+	return len(id) == 2*idSize && strings.HasSuffix(id, r.podMark(uid))
+}
+
+// attempt returns a copy of the record of one attempt of a pod's container.
+func (r *Runtime) attempt(uid types.UID, name string, attempt int) (record, bool) {
+	for _, rec := range r.ofPod(uid) {
+		if rec.Name == name && rec.Attempt == attempt {
+			return rec, true
+		}
+	}
+	return record{}, false
 }
 
 // load reads every record of ours, once.

@@ -230,7 +230,7 @@ func TestCutOffAnywhere(t *testing.T) {
 	})
 }
 
-func mkdirAll(t *testing.T, dir string) {
+func mkdirAll(t testing.TB, dir string) {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		t.Fatal(err)
@@ -238,7 +238,7 @@ func mkdirAll(t *testing.T, dir string) {
 }
 
 // cutOffStart does what a start does before its process runs.
-func cutOffStart(t *testing.T, p *testPod, withTask bool) {
+func cutOffStart(t *testing.T, p *testPod, withTask bool) *record {
 	t.Helper()
 	q := p.request("main", 0)
 	sandbox, err := p.rt.sandbox(p.UID)
@@ -249,12 +249,12 @@ func cutOffStart(t *testing.T, p *testPod, withTask bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec, mounts, err := p.rt.create(p.ctx, q, image, sandbox, p.rt.containerID(p.UID, "main", 0))
+	rec, mounts, err := p.rt.create(p.ctx, q, image, sandbox)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !withTask {
-		return
+		return rec
 	}
 	l, err := p.rt.openLog(rec)
 	if err != nil {
@@ -265,4 +265,5 @@ func cutOffStart(t *testing.T, p *testPod, withTask bool) {
 	}
 	l.cut()
 	l.writer.close()
+	return rec
 }

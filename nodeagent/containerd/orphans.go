@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -87,39 +86,4 @@ func (r *Runtime) endOrphan(ctx context.Context, rec record) error {
 			return fmt.Errorf("end container %s: %w: %w", rec.ID, err, schema.ErrUnavailable)
 		}
 	}
-}
-
-// endShims ends the shims that were started for this daemon and that it forgot,
-// because it was killed before it had written them down. They are known by the
-// address in their arguments, which is this instance's own.
-func (d *Daemon) endShims() error {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		raw, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if err != nil {
-			continue // it ended while we looked
-		}
-		if isShimOf(strings.Split(string(raw), "\x00"), d.Address()) {
-			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("end shim %d: %w", pid, err)
-			}
-		}
-	}
-	return nil
-}
-
-// isShimOf says whether a command line is that of a shim of the containerd at address.
-func isShimOf(args []string, address string) bool {
-	if !strings.HasPrefix(filepath.Base(args[0]), "containerd-shim") {
-		return false
-	}
-	i := slices.Index(args, "-address")
-	return i >= 0 && i+1 < len(args) && args[i+1] == address
 }

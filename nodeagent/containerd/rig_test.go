@@ -81,7 +81,7 @@ func newRig(tb testing.TB) *rig {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	g.ctx = ctx
 	g.opts = Options{
-		Address: testDaemon.Address(), Instance: name, Network: g.network,
+		Address: testDaemon.Address(), State: testDaemon.State(), Instance: name, Network: g.network,
 		DataDir: filepath.Join(testDir, "d", fmt.Sprint(n)), RunDir: filepath.Join(testDir, "r", fmt.Sprint(n)),
 		Mirrors: map[string][]string{"docker.io": {testRegistry.URL}},
 		Logger:  slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),

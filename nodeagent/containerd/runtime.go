@@ -32,6 +32,7 @@ type Network interface {
 // Options says what a Runtime works with.
 type Options struct {
 	Address  string  // containerd's socket
+	State    string  // containerd's state directory, where it is ours alone; "": it is not
 	Instance string  // label on everything it makes; only what carries it is touched
 	DataDir  string  // logs go below DataDir/logs; DataDir/seccomp holds the node's own seccomp profiles
 	RunDir   string  // pinned namespaces, FIFOs and sandbox records go below
@@ -83,7 +84,6 @@ type Runtime struct {
 	logs    map[string]*containerLog      // by container id: the readers of its output
 	ids     map[types.UID]map[string]bool // container ids of a pod
 	execs   map[string]bool               // commands of this run, by exec id
-	cutOff  map[string]cutOff             // by container id: starts that were cut off, and cleared away
 }
 
 // podState is what is kept in memory of a pod, so that a look at it does not
@@ -136,7 +136,7 @@ func New(o Options) (*Runtime, error) {
 	r := &Runtime{
 		opts: o, client: c, log: o.Logger, limits: limits,
 		records: map[string]*record{}, pods: map[types.UID]*podState{},
-		logs: map[string]*containerLog{}, ids: map[types.UID]map[string]bool{}, cutOff: map[string]cutOff{},
+		logs: map[string]*containerLog{}, ids: map[types.UID]map[string]bool{},
 	}
 	r.life, r.end = context.WithCancel(context.Background())
 	r.images = newImageStore(c, o)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -31,6 +30,7 @@ import (
 //	hosts hostname resolv.conf
 //	io                 FIFOs of its containers' input and output
 //	volumes            images' VOLUMEs, per container
+//	cutoff             of a pod of which a start was cut off
 //	sandbox.json       written last: a directory without it is half made
 //
 // RunDir is forgotten by a restart of the machine, and so is what it pins; where
@@ -323,9 +323,11 @@ func (r *Runtime) removeSandbox(ctx context.Context, uid types.UID) error {
 	if err != nil {
 		return err
 	}
+	if err := r.clearCutOff(ctx, uid); err != nil {
+		return fmt.Errorf("clear what starts of pod %s left: %w", uid, err)
+	}
 	r.mu.Lock()
 	delete(r.pods, uid)
-	maps.DeleteFunc(r.cutOff, func(_ string, c cutOff) bool { return c.uid == uid })
 	r.mu.Unlock()
 	// The address is free for others once its namespace is gone.
 	if err := r.clearSandbox(r.podDir(uid)); err != nil {

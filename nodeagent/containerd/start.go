@@ -15,7 +15,6 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/typeurl/v2"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pawl-project/pawl/nodeagent"
 	"github.com/pawl-project/pawl/nodeagent/pod"
@@ -57,10 +56,7 @@ func (r *Runtime) Start(ctx context.Context, q nodeagent.StartRequest) (pod.Cont
 }
 
 func (r *Runtime) start(ctx context.Context, q nodeagent.StartRequest) (pod.Container, error) {
-	id := r.containerID(q.Pod.UID, q.Container.Name, q.Attempt)
-	if rec, ok, err := r.record(ctx, id); err != nil {
-		return pod.Container{}, err
-	} else if ok {
+	if rec, ok := r.attempt(q.Pod.UID, q.Container.Name, q.Attempt); ok {
 		c, err := r.state(ctx, rec)
 		if err != nil || c.State != pod.ContainerCreated {
 			return c, err
@@ -80,52 +76,30 @@ func (r *Runtime) start(ctx context.Context, q nodeagent.StartRequest) (pod.Cont
 	if err != nil {
 		return pod.Container{}, fmt.Errorf("image %s: %w: %w", q.Image.Ref, err, schema.ErrUnavailable)
 	}
-	rec, mounts, err := r.create(ctx, q, image, sandbox, id)
+	rec, mounts, err := r.create(ctx, q, image, sandbox)
 	if err != nil {
-		return pod.Container{}, r.undo(id, rec, err)
+		return pod.Container{}, r.undo(rec, err)
 	}
-	c, err := r.run(ctx, rec, mounts, q.Sealed)
-	if err == nil && c.StartError != "" && r.wasCutOff(id) {
-		return pod.Container{}, r.undo(id, rec, fmt.Errorf("after a start that was cut off: %s: %w", c.StartError, schema.ErrUnavailable))
-	}
-	return c, err
-}
-
-// A cutOff is a start that was cut off, by the agent's death say.
-type cutOff struct {
-	uid types.UID
-	at  time.Time // of its clearing away
-}
-
-// cutOffWithin is how long containerd may go on clearing away a start that was
-// cut off. It does so in the folders in which the same container is started
-// again, so that runc finds something missing: no fault of the manifest's, which
-// would show again.
-const cutOffWithin = 15 * time.Second
-
-func (r *Runtime) wasCutOff(id string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	c, ok := r.cutOff[id]
-	return ok && time.Since(c.at) < cutOffWithin
+	return r.run(ctx, rec, mounts, q.Sealed)
 }
 
 // undo removes what a start left that failed for a reason time may heal.
-func (r *Runtime) undo(id string, rec *record, cause error) error {
+func (r *Runtime) undo(rec *record, cause error) error {
 	if rec == nil {
 		return cause
 	}
 	ctx, cancel := context.WithTimeout(r.life, cleanupWithin)
 	defer cancel()
 	if err := r.remove(ctx, *rec, true); err != nil {
-		r.log.Warn("a container that did not start cannot be removed yet", "container", id, "err", err)
+		r.log.Warn("a container that did not start cannot be removed yet", "container", rec.ID, "err", err)
 	}
 	return cause
 }
 
 // create makes the record, the snapshot and the FIFOs. The record is what keeps
 // the snapshot from being collected, and tells of it after a crash.
-func (r *Runtime) create(ctx context.Context, q nodeagent.StartRequest, image *imageInfo, sandbox *sandboxRecord, id string) (*record, []mount.Mount, error) {
+func (r *Runtime) create(ctx context.Context, q nodeagent.StartRequest, image *imageInfo, sandbox *sandboxRecord) (*record, []mount.Mount, error) {
+	id := r.newID(q.Pod.UID)
 	spec, err := r.spec(ctx, q, image, sandbox, id)
 	if err != nil {
 		return nil, nil, err
@@ -219,7 +193,7 @@ func (r *Runtime) labels(q nodeagent.StartRequest, image *imageInfo, sandbox *sa
 func (r *Runtime) run(ctx context.Context, rec *record, mounts []mount.Mount, sealed []string) (pod.Container, error) {
 	l, err := r.openLog(rec)
 	if err != nil {
-		return pod.Container{}, r.undo(rec.ID, rec, err)
+		return pod.Container{}, r.undo(rec, err)
 	}
 	err = r.createTask(ctx, rec, mounts)
 	if left := r.unmap(rec.uid, rec.ID); left != nil {
@@ -232,7 +206,7 @@ func (r *Runtime) run(ctx context.Context, rec *record, mounts []mount.Mount, se
 	}
 	r.read(rec.ID, l)
 	if err := l.writer.markStarted(); err != nil {
-		return pod.Container{}, r.undo(rec.ID, rec, err)
+		return pod.Container{}, r.undo(rec, err)
 	}
 	began := time.Now()
 	_, err = r.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: rec.ID})
@@ -267,12 +241,6 @@ func (r *Runtime) createTask(ctx context.Context, rec *record, mounts []mount.Mo
 		if _, err = r.client.TaskService().Create(ctx, request); err == nil {
 			return nil
 		}
-		if left := leftBundle(err, rec.ID); left != "" {
-			if err := r.dropBundle(ctx, left, rec.ID); err != nil {
-				return err
-			}
-			continue
-		}
 		if !shimClosed(err) || !wait(ctx, time.Duration(try)*5*time.Millisecond) {
 			break
 		}
@@ -287,7 +255,7 @@ func (r *Runtime) failed(ctx context.Context, rec *record, cause error, sealed [
 	text, ok := startFault(cause)
 	text = nodeagent.Mask(text, sealed)
 	if !ok {
-		return pod.Container{}, r.undo(rec.ID, rec, unavailable("make its process", cause))
+		return pod.Container{}, r.undo(rec, unavailable("make its process", cause))
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupWithin)
 	defer cancel()

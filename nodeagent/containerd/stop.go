@@ -147,12 +147,23 @@ func (r *Runtime) Remove(ctx context.Context, id string, withLog bool) error {
 // remove takes a container apart in the order in which it was put together,
 // backwards: whatever cuts it off, the record is there until the rest is gone.
 func (r *Runtime) remove(ctx context.Context, rec record, withLog bool) error {
-	began := rec.StartError != "" || started(rec) // its log, which is removed here, tells
+	cutOff := rec.StartError == "" && !started(rec) // its log, which is removed here, tells
+	if cutOff {
+		r.markCutOff(rec.uid)
+		if err := r.endIdleShims(ctx, rec.uid); err != nil {
+			return err
+		}
+	}
 	if err := r.deleteTask(ctx, rec.ID); err != nil {
 		return err
 	}
 	if err := r.endOrphan(ctx, rec); err != nil {
 		return err
+	}
+	if cutOff {
+		if err := r.clearBundles(func(id string) bool { return id == rec.ID }); err != nil {
+			return err
+		}
 	}
 	r.drained(rec.ID)
 	if err := r.removeFIFOs(rec.uid, rec.ID); err != nil {
@@ -174,9 +185,6 @@ func (r *Runtime) remove(ctx context.Context, rec record, withLog bool) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !began {
-		r.cutOff[rec.ID] = cutOff{rec.uid, time.Now()}
-	}
 	r.drop(rec.ID)
 	return nil
 }
