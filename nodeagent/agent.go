@@ -30,10 +30,13 @@ type agent struct {
 	workers  sync.WaitGroup
 	synced   chan struct{} // holds a token when a whole set came: look for remnants
 
+	replacing sync.Mutex // of objects; taken after mu
+
 	mu      sync.Mutex
 	pods    map[types.UID]*worker
 	waiting map[schema.PodKey]*corev1.Pod // successor of a pod of that name that is not gone yet
 	named   map[types.UID]bool            // by the last whole set, and what came since
+	unnamed map[schema.ObjectKey]bool     // objects that the last whole set did not name, held for the pods that use them
 
 	storage   storage
 	diskShort pressure         // for the heartbeat
@@ -223,6 +226,7 @@ func (a *agent) forget(w *worker) {
 		delete(a.waiting, w.key)
 		a.start(next, nil)
 	}
+	a.dropUnnamed()
 }
 
 func keyOf(p *corev1.Pod) schema.PodKey {

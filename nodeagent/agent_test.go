@@ -300,6 +300,42 @@ func TestAbsenceIsNoRemoval(t *testing.T) {
 	})
 }
 
+// What the control plane does not name any more stays for the pods that use it,
+// and goes with the last of them: a Secret above all.
+func TestObjectsGoWithTheirPods(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.begin(true)
+		p := newPod("a")
+		p.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{
+			LocalObjectReference: corev1.LocalObjectReference{Name: "s"},
+		}}}
+		s := corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "s"}, Data: map[string][]byte{"K": []byte("v")}}
+		r.ctl.h.Delta(nodeagent.Assigned{Secrets: []corev1.Secret{s}}, nil)
+		r.assign(p)
+		r.after(time.Second)
+		r.kill()
+		r.begin(true) // and the new whole set has no Secret
+		r.after(time.Second)
+		kept := func() int {
+			entries, err := os.ReadDir(filepath.Join(r.data, "objects"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(entries)
+		}
+		if n := kept(); n != 1 {
+			t.Errorf("with its pod there are %d objects", n)
+		}
+		r.delete(p, 0)
+		r.after(time.Second)
+		r.unassign(p)
+		r.after(time.Second)
+		if n := kept(); n != 0 {
+			t.Errorf("without its pod there are %d objects", n)
+		}
+	})
+}
+
 // After a reboot the agent starts what it was assigned, with no control plane.
 func TestRebootWithoutControlPlane(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {

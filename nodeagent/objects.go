@@ -1,6 +1,7 @@
 package nodeagent
 
 import (
+	"maps"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -97,17 +98,24 @@ func (o *objects) pullSecrets(p *corev1.Pod) (auth []corev1.Secret) {
 // only when the set is whole and no pod uses them: a pod must be able to restart
 // while the control plane builds up its store anew.
 func (a *agent) takeObjects(s Assigned, remove []schema.ObjectKey, whole bool) {
+	named := namedIn(s)
+	a.mu.Lock()
 	if whole {
-		remove = a.unused(s)
+		remove = nil
+		a.unnamed = map[schema.ObjectKey]bool{}
+		for _, k := range a.objects.keys() {
+			if !named[k] {
+				a.unnamed[k] = true
+			}
+		}
+		a.dropUnnamed()
+	} else {
+		maps.DeleteFunc(a.unnamed, func(k schema.ObjectKey, _ bool) bool { return named[k] })
 	}
-	changed := a.objects.replace(s.ConfigMaps, s.Secrets, remove)
+	a.mu.Unlock()
+	changed := a.replaceObjects(s.ConfigMaps, s.Secrets, remove)
 	if len(changed) == 0 {
 		return
-	}
-	for k := range changed {
-		if err := a.keepObject(k); err != nil {
-			a.log.Error("cannot keep an object on disk: pods that use it may not start after a reboot without control plane", "object", k, "err", err)
-		}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -121,6 +129,40 @@ func (a *agent) takeObjects(s Assigned, remove []schema.ObjectKey, whole bool) {
 	}
 }
 
+// dropUnnamed drops the objects that the control plane does not name any more and
+// that no pod uses. Needs a.mu.
+func (a *agent) dropUnnamed() {
+	if len(a.unnamed) == 0 {
+		return
+	}
+	used := map[schema.ObjectKey]bool{}
+	for _, w := range a.pods {
+		maps.Copy(used, uses(w.wanted()))
+	}
+	var free []schema.ObjectKey
+	for k := range a.unnamed {
+		if !used[k] {
+			free = append(free, k)
+			delete(a.unnamed, k)
+		}
+	}
+	a.replaceObjects(nil, nil, free)
+}
+
+// replaceObjects puts objects in and takes others out, in memory and on disk, and
+// says which changed.
+func (a *agent) replaceObjects(maps []corev1.ConfigMap, secrets []corev1.Secret, remove []schema.ObjectKey) map[schema.ObjectKey]bool {
+	a.replacing.Lock() // what one adds, another must not take from the disk
+	defer a.replacing.Unlock()
+	changed := a.objects.replace(maps, secrets, remove)
+	for k := range changed {
+		if err := a.keepObject(k); err != nil {
+			a.log.Error("cannot keep an object on disk: pods that use it may not start after a reboot without control plane", "object", k, "err", err)
+		}
+	}
+	return changed
+}
+
 // keepObject brings an object's file up to date.
 func (a *agent) keepObject(k schema.ObjectKey) error {
 	if m, ok := a.objects.ConfigMap(k.Namespace, k.Name); ok && k.Kind == schema.ConfigMaps {
@@ -132,28 +174,15 @@ func (a *agent) keepObject(k schema.ObjectKey) error {
 	return a.disk.forgetObject(k)
 }
 
-// unused lists the objects that neither the set names nor a pod uses.
-func (a *agent) unused(s Assigned) (free []schema.ObjectKey) {
-	used := map[schema.ObjectKey]bool{}
+func namedIn(s Assigned) map[schema.ObjectKey]bool {
+	named := map[schema.ObjectKey]bool{}
 	for i := range s.ConfigMaps {
-		used[schema.ObjectKey{Kind: schema.ConfigMaps, Namespace: s.ConfigMaps[i].Namespace, Name: s.ConfigMaps[i].Name}] = true
+		named[schema.ObjectKey{Kind: schema.ConfigMaps, Namespace: s.ConfigMaps[i].Namespace, Name: s.ConfigMaps[i].Name}] = true
 	}
 	for i := range s.Secrets {
-		used[schema.ObjectKey{Kind: schema.Secrets, Namespace: s.Secrets[i].Namespace, Name: s.Secrets[i].Name}] = true
+		named[schema.ObjectKey{Kind: schema.Secrets, Namespace: s.Secrets[i].Namespace, Name: s.Secrets[i].Name}] = true
 	}
-	a.mu.Lock()
-	for _, w := range a.pods {
-		for k := range uses(w.wanted()) {
-			used[k] = true
-		}
-	}
-	a.mu.Unlock()
-	for _, k := range a.objects.keys() {
-		if !used[k] {
-			free = append(free, k)
-		}
-	}
-	return free
+	return named
 }
 
 // objectsChanged has the volumes brought up to date, and what waited for an
