@@ -76,18 +76,17 @@ func (w *worker) do(ctx, beside context.Context, want *corev1.Pod, seen pod.Seen
 		return w.postStart(beside, want, seen, act)
 	case pod.PreStop:
 		w.tellStop(want, seen, pod.Signal{Container: act.Container, ID: act.ID})
-		return w.preStop(ctx, beside, want, seen, act)
+		w.preStop(ctx, beside, want, seen, act)
+		return true
 	case pod.Keep:
-		err := rt.Mark(ctx, act.ID, act.Mark, act.At)
-		if errors.Is(err, schema.ErrNotFound) {
-			err = nil
-		}
-		return w.note(&w.known.Removal, "FailedKill", act, err)
+		w.noteStop(act.Container, act, rt.Mark(ctx, act.ID, act.Mark, act.At))
+		return true
 	case pod.Signal:
 		ctx, cancel := context.WithTimeout(ctx, stopLimit)
 		defer cancel()
 		w.tellStop(want, seen, act)
-		return w.signal(ctx, want, act)
+		w.signal(ctx, want, act)
+		return true
 	case pod.Remove:
 		release, err := w.a.removals.take(ctx)
 		if err != nil {
@@ -136,7 +135,9 @@ func (w *worker) note(f *pod.Failure, reason string, act pod.Action, err error) 
 	return false
 }
 
-func (w *worker) signal(ctx context.Context, want *corev1.Pod, act pod.Signal) bool {
+// signal sends a container a signal. That it fails keeps no other container from
+// being sent its own.
+func (w *worker) signal(ctx context.Context, want *corev1.Pod, act pod.Signal) {
 	now, stop := time.Now(), ""
 	if act.Kill {
 		stop = "KILL"
@@ -152,11 +153,20 @@ func (w *worker) signal(ctx context.Context, want *corev1.Pod, act pod.Signal) b
 	if err == nil && !act.Kill {
 		w.setHooks(act.Container, act.ID, func(h *pod.Hooks) { h.Signalled = now })
 	}
+	w.log.Debug("signalled", "container", act.Container, "signal", stop)
+	w.noteStop(act.Container, act, err)
+}
+
+// noteStop notes how it went to do something for a container's stop, and says
+// whether it went well.
+func (w *worker) noteStop(container string, act pod.Action, err error) bool {
 	if errors.Is(err, schema.ErrNotFound) {
 		err = nil // it exited first: the next look shows it
 	}
-	w.log.Debug("signalled", "container", act.Container, "signal", stop)
-	return w.note(&w.known.Removal, "FailedKill", act, err)
+	note := w.known.Containers[container]
+	done := w.note(&note.Stop, "FailedKill", act, err)
+	w.known.Containers[container] = note
+	return done
 }
 
 // pull asks for an image beside the loop, so that neither a slow registry keeps
@@ -273,6 +283,7 @@ func (w *worker) startContainer(ctx context.Context, want *corev1.Pod, seen pod.
 	err = masked(err, r.Sealed)
 	note.Image = pod.ImageNote{} // asked for again before the next attempt: it may have been removed
 	if w.note(&note.Start, pod.ReasonCreate, act, err) {
+		note.Stop = pod.Failure{} // it was the one's before
 		w.tellStarted(act.Container, c)
 		w.log.Info("started container", "container", act.Container, "attempt", act.Attempt, "id", c.ID, "startError", c.StartError)
 	}

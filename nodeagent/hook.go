@@ -74,13 +74,9 @@ func (w *worker) postStart(beside context.Context, want *corev1.Pod, seen pod.Se
 
 // preStop notes that the container is being stopped and runs its hook beside the
 // loop.
-func (w *worker) preStop(ctx, beside context.Context, want *corev1.Pod, seen pod.Seen, act pod.PreStop) bool {
-	err := w.a.cfg.Runtime.Mark(ctx, act.ID, pod.MarkStopRequested, time.Now())
-	if errors.Is(err, schema.ErrNotFound) {
-		err = nil // it exited first: the next look shows it
-	}
-	if !w.note(&w.known.Removal, "FailedKill", act, err) {
-		return false
+func (w *worker) preStop(ctx, beside context.Context, want *corev1.Pod, seen pod.Seen, act pod.PreStop) {
+	if !w.noteStop(act.Container, act, w.a.cfg.Runtime.Mark(ctx, act.ID, pod.MarkStopRequested, time.Now())) {
+		return
 	}
 	w.endHook(hookKey{act.ID, false})
 	w.setHooks(act.Container, act.ID, func(h *pod.Hooks) { h.PreStop = pod.HookRunning })
@@ -94,7 +90,6 @@ func (w *worker) preStop(ctx, beside context.Context, want *corev1.Pod, seen pod
 		w.mark(beside, act.Container, act.ID, pod.MarkPreStopped)
 		w.setHooks(act.Container, act.ID, func(h *pod.Hooks) { h.PreStop = pod.HookDone })
 	})
-	return true
 }
 
 // beginHook runs a hook beside the loop and has the loop call done with how it

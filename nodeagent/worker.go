@@ -303,10 +303,11 @@ func (w *worker) hasten() {
 	soon(&w.known.Sandbox)
 	soon(&w.known.Removal)
 	for name, note := range w.known.Containers {
+		soon(&note.Stop)
 		if note.Start.Reason == pod.ReasonCreate {
 			soon(&note.Start)
-			w.known.Containers[name] = note
 		}
+		w.known.Containers[name] = note
 	}
 }
 

@@ -21,6 +21,18 @@ import (
 // stay for good. So a start that is tried again has a container id of its own,
 // and what the one before left is ended and removed here.
 
+// endCutOff ends what a start left that was cut off before the container began.
+func (r *Runtime) endCutOff(ctx context.Context, rec record) error {
+	r.markCutOff(rec.uid)
+	if err := r.endIdleShims(ctx, rec.uid); err != nil {
+		return err
+	}
+	if err := r.endTask(ctx, rec); err != nil {
+		return err
+	}
+	return r.clearBundles(func(id string) bool { return id == rec.ID })
+}
+
 // bundles is where containerd keeps what its shims work in, below its state. A
 // folder that it is removing has a dot before its name.
 const bundles = "io.containerd.runtime.v2.task/" + namespace

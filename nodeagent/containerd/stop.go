@@ -147,23 +147,12 @@ func (r *Runtime) Remove(ctx context.Context, id string, withLog bool) error {
 // remove takes a container apart in the order in which it was put together,
 // backwards: whatever cuts it off, the record is there until the rest is gone.
 func (r *Runtime) remove(ctx context.Context, rec record, withLog bool) error {
-	cutOff := rec.StartError == "" && !started(rec) // its log, which is removed here, tells
-	if cutOff {
-		r.markCutOff(rec.uid)
-		if err := r.endIdleShims(ctx, rec.uid); err != nil {
-			return err
-		}
+	end := r.endTask
+	if rec.StartError == "" && !started(rec) { // its log, which is removed here, tells
+		end = r.endCutOff
 	}
-	if err := r.deleteTask(ctx, rec.ID); err != nil {
+	if err := end(ctx, rec); err != nil {
 		return err
-	}
-	if err := r.endOrphan(ctx, rec); err != nil {
-		return err
-	}
-	if cutOff {
-		if err := r.clearBundles(func(id string) bool { return id == rec.ID }); err != nil {
-			return err
-		}
 	}
 	r.drained(rec.ID)
 	if err := r.removeFIFOs(rec.uid, rec.ID); err != nil {
@@ -187,6 +176,14 @@ func (r *Runtime) remove(ctx context.Context, rec record, withLog bool) error {
 	defer r.mu.Unlock()
 	r.drop(rec.ID)
 	return nil
+}
+
+// endTask deletes a container's task, or ends what containerd has forgotten of it.
+func (r *Runtime) endTask(ctx context.Context, rec record) error {
+	if err := r.deleteTask(ctx, rec.ID); err != nil {
+		return err
+	}
+	return r.endOrphan(ctx, rec)
 }
 
 // deleteTask deletes a container's task, and kills a process that is still in it.

@@ -142,7 +142,7 @@ func (d *decision) preStop(c *Container, end time.Time) bool {
 		return true
 	case h.PreStop == HookRunning:
 		d.recheck(end)
-	case !d.waits(d.known.Removal):
+	case !d.waits(d.known.Containers[c.Name].Stop):
 		d.do(PreStop{Container: c.Name, ID: c.ID, Until: end})
 	}
 	return false

@@ -16,7 +16,7 @@ type Known struct {
 	Sandbox        Failure // of CreateSandbox
 	Volumes        Failure // of SetupVolumes
 	VolumesReady   bool    // SetupVolumes succeeded with the objects as they are now
-	Removal        Failure // of a Signal or a removal
+	Removal        Failure // of a removal
 	VolumesRemoved bool    // RemoveVolumes succeeded after the last container went
 	SandboxRemoved bool    // RemoveSandbox succeeded after that
 
@@ -35,6 +35,7 @@ type Known struct {
 type Note struct {
 	Image    ImageNote
 	Start    Failure // why an attempt could not even be made
+	Stop     Failure // why it could not be asked to stop, or killed
 	Probes   Probes
 	Hooks    Hooks
 	KilledID string    // the container last sent KILL

@@ -79,6 +79,10 @@ func (s *sim) do(a Action) bool {
 	if why, bad := s.broken[name]; bad {
 		s.logf("%s: fails: %s", name, why)
 		s.fail(a, why)
+		switch a.(type) {
+		case Signal, PreStop, Keep: // each container's stop is its own
+			return true
+		}
 		return false
 	}
 	s.logf("%s", name)
@@ -110,9 +114,9 @@ func (s *sim) do(a Action) bool {
 			x, y := s.seen.Containers[i], s.seen.Containers[j]
 			return x.Name < y.Name || x.Name == y.Name && x.Attempt < y.Attempt
 		})
-		s.note(a.Container, func(n *Note) { n.Image, n.Start = ImageNote{}, Failure{} })
+		s.note(a.Container, func(n *Note) { n.Image, n.Start, n.Stop = ImageNote{}, Failure{}, Failure{} })
 	case Signal:
-		s.known.Removal = Failure{}
+		s.note(a.Container, func(n *Note) { n.Stop = Failure{} })
 		c := s.byID(a.ID)
 		if c.StopRequested.IsZero() && !a.Kill {
 			c.StopRequested = s.now
@@ -178,10 +182,18 @@ func (s *sim) fail(a Action, why string) {
 		if c := s.byID(a.ID); c.StopRequested.IsZero() && !a.Kill {
 			c.StopRequested = s.now
 		}
-		s.known.Removal = s.known.Removal.Again("Failed", why, s.now, time.Second, 0)
+		s.failStop(a.Container, why)
+	case PreStop:
+		s.failStop(a.Container, why)
+	case Keep:
+		s.failStop(a.Container, why)
 	default:
 		s.known.Removal = s.known.Removal.Again("Failed", why, s.now, time.Second, 0)
 	}
+}
+
+func (s *sim) failStop(name, why string) {
+	s.note(name, func(n *Note) { n.Stop = n.Stop.Again("Failed", why, s.now, time.Second, 0) })
 }
 
 func (s *sim) note(name string, f func(*Note)) {

@@ -163,9 +163,9 @@ func (d *decision) stop(c *Container, s stopping) {
 		sent = h.Signalled
 	}
 	if sent.IsZero() {
-		switch {
-		case d.waits(d.known.Removal):
-		case d.known.Removal.Count > 0 && !d.now.Before(end.Add(leastGrace)):
+		switch failure := d.known.Containers[c.Name].Stop; {
+		case d.waits(failure):
+		case failure.Count > 0 && !d.now.Before(end.Add(leastGrace)):
 			d.kill(c) // it could not be asked
 		default:
 			d.do(Signal{Container: c.Name, ID: c.ID})
@@ -194,7 +194,7 @@ func (v *view) delayed(c *Container) bool {
 // there after a moment: most are not. An agent that finds no mark cannot know
 // whether the one before it came to send it, and sends it again.
 func (d *decision) keepSignalled(c *Container, sent time.Time) {
-	if !c.Signalled.IsZero() || d.waits(d.known.Removal) {
+	if !c.Signalled.IsZero() || d.waits(d.known.Containers[c.Name].Stop) {
 		return
 	}
 	if at := sent.Add(slowStop); d.now.Before(at) {
@@ -211,7 +211,7 @@ func (d *decision) kill(c *Container) {
 		d.recheck(again)
 		return
 	}
-	if !d.waits(d.known.Removal) {
+	if !d.waits(note.Stop) {
 		d.do(Signal{Container: c.Name, ID: c.ID, Kill: true})
 	}
 }
