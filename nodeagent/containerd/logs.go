@@ -90,7 +90,7 @@ func (w *logWriter) markStarted() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.file == nil {
-		return nil // it could not be written, and rotate sets it
+		return nil // it could not be written, and reopen sets it
 	}
 	return w.file.Chmod(logStarted)
 }
@@ -100,8 +100,11 @@ func started(rec record) bool {
 	if !rec.StartedAt.IsZero() || rec.ended {
 		return true
 	}
-	info, err := os.Stat(rec.LogPath)
-	return err == nil && info.Mode().Perm() == logStarted
+	if info, err := os.Stat(rec.LogPath); err == nil && info.Mode().Perm() == logStarted {
+		return true
+	}
+	_, err := os.Lstat(rotated(rec.LogPath, 1)) // it was being rotated when the agent was killed
+	return err == nil
 }
 
 // lastOutput is when a container that was lost last wrote something: the best
@@ -228,6 +231,9 @@ func (r *Runtime) attach(rec record) {
 		// Said once: what is gone (somebody emptied the run directory) stays gone.
 		r.log.Warn("the output of a running container cannot be read", "container", rec.ID, "err", err)
 		l = &containerLog{writer: &logWriter{path: rec.LogPath, log: r.log}, done: make(chan struct{})}
+	}
+	if err := l.writer.markStarted(); err != nil { // somebody removed the log that had the mark
+		r.log.Warn("that a container was started is not kept", "container", rec.ID, "err", err)
 	}
 	r.read(rec.ID, l)
 }

@@ -31,6 +31,7 @@ type logWriter struct {
 	mu     sync.Mutex // both streams write
 	file   *os.File   // nil after an error, until the next write opens it again
 	size   int64
+	torn   bool // it ends within a record, which was cut off
 	failed bool // and it was said
 	// followers are told, by a token, that the log grew.
 	followers map[chan struct{}]struct{}
@@ -45,7 +46,7 @@ func openLogWriter(path string, log *slog.Logger) (*logWriter, error) {
 
 // open opens the log for appending: a Runtime that took over goes on in it.
 func (w *logWriter) open() error {
-	f, err := os.OpenFile(w.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, logFresh)
+	f, err := os.OpenFile(w.path, os.O_RDWR|os.O_CREATE|os.O_APPEND, logFresh)
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
@@ -54,8 +55,21 @@ func (w *logWriter) open() error {
 		f.Close()
 		return fmt.Errorf("open log: %w", err)
 	}
-	w.file, w.size = f, info.Size()
+	w.file, w.size, w.torn = f, info.Size(), false
+	if w.size > 0 {
+		var last [1]byte // who wrote before us may have been killed in the midst of it
+		_, err := f.ReadAt(last[:], w.size-1)
+		w.torn = err != nil || last[0] != '\n'
+	}
 	return nil
+}
+
+// reopen begins or goes on with a log of which the container's output is known.
+func (w *logWriter) reopen() error {
+	if err := w.open(); err != nil {
+		return err
+	}
+	return w.file.Chmod(logStarted)
 }
 
 func (w *logWriter) close() {
@@ -143,12 +157,18 @@ func (w *logWriter) append(p []byte) error {
 		}
 	}
 	if w.file == nil {
-		if err := w.open(); err != nil {
+		if err := w.reopen(); err != nil {
 			return err
 		}
 	}
+	if w.torn {
+		p = append([]byte{'\n'}, p...)
+	}
 	n, err := w.file.Write(p)
 	w.size += int64(n)
+	if n > 0 {
+		w.torn = p[n-1] != '\n'
+	}
 	for c := range w.followers {
 		select {
 		case c <- struct{}{}:
@@ -177,7 +197,8 @@ func (w *logWriter) unsubscribe(c chan struct{}) {
 	delete(w.followers, c)
 }
 
-// rotate renames x.log to x.log.1, x.log.1 to x.log.2, and drops the oldest.
+// rotate renames x.log to x.log.1, x.log.1 to x.log.2, and drops the oldest. The
+// next write begins a new x.log.
 func (w *logWriter) rotate() error {
 	if w.file != nil {
 		w.file.Close()
@@ -188,10 +209,8 @@ func (w *logWriter) rotate() error {
 			return fmt.Errorf("rotate log: %w", err)
 		}
 	}
-	if err := w.open(); err != nil {
-		return err
-	}
-	return w.file.Chmod(logStarted)
+	w.size, w.torn = 0, false // also when the new one cannot be made: this is done
+	return nil
 }
 
 // rotated is the name of the nth part of a log, the newest being 0.
