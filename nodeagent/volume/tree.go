@@ -54,11 +54,7 @@ func (r *remover) remove(parent int, name, full string, depth int) error {
 		return &os.PathError{Op: "unlink", Path: full, Err: err}
 	}
 	if depth > maxDepth {
-		r.moved++
-		if err := unix.Renameat(parent, name, r.top, "..deep"+strconv.Itoa(r.moved)); err != nil {
-			return &os.PathError{Op: "rename", Path: full, Err: err}
-		}
-		return nil // read again with what is in top
+		return r.moveUp(parent, name, full)
 	}
 	for range maxRounds {
 		if err := r.empty(parent, name, full, depth); err != nil {
@@ -73,6 +69,22 @@ func (r *remover) remove(parent int, name, full string, depth int) error {
 		}
 	}
 	return &os.PathError{Op: "rmdir", Path: full, Err: unix.ENOTEMPTY}
+}
+
+// moveUp puts a directory into the top one, which is read again. A removal that was
+// cut off may have left some there.
+func (r *remover) moveUp(parent int, name, full string) error {
+	for {
+		r.moved++
+		err := unix.Renameat(parent, name, r.top, "..deep"+strconv.Itoa(r.moved))
+		switch {
+		case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EEXIST):
+		case err != nil:
+			return &os.PathError{Op: "rename", Path: full, Err: err}
+		default:
+			return nil
+		}
+	}
 }
 
 // empty deletes what is in a directory.
