@@ -141,16 +141,19 @@ func (w *worker) signal(ctx context.Context, want *corev1.Pod, act pod.Signal) {
 	now, stop := time.Now(), ""
 	if act.Kill {
 		stop = "KILL"
-		note := w.known.Containers[act.Container]
-		note.KilledID, note.KilledAt = act.ID, now
-		w.known.Containers[act.Container] = note
 	} else if c := container(want, act.Container); c != nil && c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
 		stop = string(*c.Lifecycle.StopSignal)
 	}
 	w.endHook(hookKey{act.ID, false})
 	w.endHook(hookKey{act.ID, true})
 	err := w.a.cfg.Runtime.Signal(ctx, act.ID, stop, now)
-	if err == nil && !act.Kill {
+	switch {
+	case err != nil: // noteStop says when it is tried again
+	case act.Kill:
+		note := w.known.Containers[act.Container]
+		note.KilledID, note.KilledAt = act.ID, now
+		w.known.Containers[act.Container] = note
+	default:
 		w.setHooks(act.Container, act.ID, func(h *pod.Hooks) { h.Signalled = now })
 	}
 	w.log.Debug("signalled", "container", act.Container, "signal", stop)
