@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"net/http"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -100,12 +101,11 @@ func verbOf(r *http.Request, t target) string {
 	return ""
 }
 
+// wantsWatch reads the parameter as Kubernetes reads every flag: clients write
+// False as well.
 func wantsWatch(r *http.Request) bool {
-	switch r.URL.Query().Get("watch") {
-	case "", "0", "false":
-		return r.URL.Query().Has("watch") && r.URL.Query().Get("watch") == ""
-	}
-	return true
+	v, there := r.URL.Query()["watch"]
+	return there && v[0] != "0" && !strings.EqualFold(v[0], "false")
 }
 
 // allowed says why the caller may not have what it asks for.
@@ -142,6 +142,10 @@ func (q *request) serve() {
 		q.res.read(q)
 		return
 	}
+	if !q.placed() {
+		q.fail(methodNotAllowed())
+		return
+	}
 	switch q.verb {
 	case "get":
 		q.get()
@@ -158,6 +162,22 @@ func (q *request) serve() {
 	default:
 		q.fail(q.res.notSupported(q.r.Method))
 	}
+}
+
+// placed says whether a path of this form has the verb: as in Kubernetes an
+// object is made in its namespace and changed by its name, and those of one
+// namespace at a time are deleted.
+func (q *request) placed() bool {
+	whole := !q.res.namespaced || q.t.namespace != ""
+	switch q.verb {
+	case "create":
+		return q.t.name == "" && whole
+	case "update", "patch":
+		return q.t.name != "" && !q.t.legacyWatch
+	case "deletecollection", "delete":
+		return whole && !q.t.legacyWatch
+	}
+	return true
 }
 
 func (q *request) fail(err error) {

@@ -116,7 +116,7 @@ func (s *Server) onlyReads(w http.ResponseWriter, r *http.Request) (done bool) {
 		return true
 	}
 	w.Header().Set("Allow", "GET, HEAD, OPTIONS")
-	s.fail(w, r, statusError(http.StatusMethodNotAllowed, reasonMethod, "the server does not allow this method on the requested resource"), k8sschema.GroupResource{}, "")
+	s.fail(w, r, methodNotAllowed(), k8sschema.GroupResource{}, "")
 	return true
 }
 

@@ -35,6 +35,11 @@ func noSuchResource() error {
 	return err
 }
 
+// methodNotAllowed is the answer to a method that a path does not have.
+func methodNotAllowed() error {
+	return statusError(http.StatusMethodNotAllowed, reasonMethod, "the server does not allow this method on the requested resource")
+}
+
 // statusOf is an error in Kubernetes' words. Those that say nothing of who acts
 // next are faults of ours: 500.
 func statusOf(err error, gr k8sschema.GroupResource, name string) metav1.Status {

@@ -1,0 +1,48 @@
+package api
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"testing"
+)
+
+// Clients write booleans in their language's way; Python's sends watch=False with
+// each list.
+func TestWatchIsReadAsEveryFlagIs(t *testing.T) {
+	for query, want := range map[string]string{
+		"": "list", "watch=False": "list", "watch=false": "list", "watch=0": "list",
+		"watch=True": "watch", "watch=1": "watch", "watch=": "watch", "watch": "watch",
+	} {
+		if verb := verbOf(httptest.NewRequest("GET", "/api/v1/pods?"+query, nil), target{}); verb != want {
+			t.Errorf("%s: %s", query, verb)
+		}
+	}
+}
+
+// As in Kubernetes an object is made in its namespace, changed by its name, and
+// many are deleted in one namespace at a time: a client that has forgotten the
+// namespace ends no pod of the others.
+func TestMethodsOfPathsThatHaveThemNot(t *testing.T) {
+	d := newDoor(t).furnish()
+	const want = "405 MethodNotAllowed: the server does not allow this method on the requested resource"
+	for _, q := range [][2]string{
+		{"DELETE", "/api/v1/pods"},
+		{"DELETE", "/api/v1/namespaces//pods"},
+		{"DELETE", "/api/v1/watch/namespaces/default/pods"},
+		{"DELETE", "/api/v1/watch/namespaces/default/pods/talk"},
+		{"PUT", "/api/v1/namespaces/default/pods"},
+		{"PATCH", "/api/v1/namespaces/default/configmaps"},
+		{"POST", "/api/v1/pods?dryRun=All"},
+		{"POST", "/api/v1/namespaces/default/configmaps/conf"},
+	} {
+		if s := d.ask(q[0], q[1], "{}", "Content-Type: application/json").status(t); s != want {
+			t.Errorf("%s %s: %s", q[0], q[1], s)
+		}
+	}
+	if len(d.restart) != 0 {
+		t.Error("ended:", d.restart)
+	}
+	if a := d.ask("DELETE", "/api/v1/namespaces/default/pods?labelSelector=app%3Dweb", ""); a.StatusCode != 200 || fmt.Sprint(d.restart) != "[default/web-7-a default/web-7-b]" {
+		t.Error(a.Status, d.restart)
+	}
+}
