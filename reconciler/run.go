@@ -3,10 +3,8 @@ package reconciler
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -115,7 +113,18 @@ func openRemote(cfg Config, in *intake) (frontDoor, func(context.Context) error,
 	}
 	door := frontDoor{access: cfg.Access, crowd: newCrowd(doorRoom), lookNow: remote.LookNow}
 	return door, func(ctx context.Context) error {
-		return remote.Run(ctx, func(c schema.Commit) { in.takeUntilJudged(ctx, c) })
+		found := make(chan schema.Commit)
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return in.judge(ctx, found, nil) })
+		g.Go(func() error {
+			return remote.Run(ctx, func(c schema.Commit) {
+				select {
+				case found <- c:
+				case <-ctx.Done():
+				}
+			})
+		})
+		return g.Wait()
 	}, nil
 }
 
@@ -151,26 +160,6 @@ func openHost(ctx context.Context, cfg Config, in *intake) (frontDoor, func(cont
 	}, nil
 }
 
-// follow takes up the branch as it stands, then every push. The first look
-// makes up for a daemon that was killed between a push and its taking up.
-func follow(ctx context.Context, host *githost.Host, pushed <-chan schema.Commit, in *intake) error {
-	head, ok, err := host.Head(ctx)
-	if err != nil {
-		return fmt.Errorf("read the deployed branch: %w", err)
-	}
-	if ok {
-		in.takeUntilJudged(ctx, head)
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case c := <-pushed:
-			in.takeUntilJudged(ctx, c)
-		}
-	}
-}
-
 // ready says why the views cannot be decided from yet.
 func (v views) ready() error {
 	if !v.whole() {
@@ -184,22 +173,5 @@ func (l *loop) gauges() []gauge {
 		{"pawl_desired_objects", "Objects in the applied revision.", float64(l.views.desired.Len())},
 		{"pawl_assignments", "Pods bound to nodes.", float64(l.views.assignments.Len())},
 		{"pawl_poisoned_keys", "Keys of the store that cannot be read.", float64(len(l.views.desired.Poisoned()) + len(l.views.assignments.Poisoned()) + len(l.views.actual.Poisoned()))},
-	}
-}
-
-// takeUntilJudged retries a commit that could not be judged (the evaluation
-// child was killed, say) with growing pauses until ctx is done.
-func (in *intake) takeUntilJudged(ctx context.Context, c schema.Commit) {
-	for pause := shortestPause; ; pause = min(pause*2, longestPause) {
-		err := in.take(ctx, c)
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		in.log.Error("commit cannot be judged, trying again", "commit", short(c.ID), "error", err, "in", pause)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
 	}
 }
