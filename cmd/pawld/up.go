@@ -177,7 +177,11 @@ func up(ctx context.Context, c *upConfig, logTo io.Writer) error {
 	if err != nil {
 		return err
 	}
-	agentConfig, closeRuntime, err := c.agent(ctx, server, door, node, address, mirrors, log)
+	net, err := c.network(log)
+	if err != nil {
+		return err
+	}
+	agentConfig, closeRuntime, err := c.agent(ctx, server, door, node, net, address, mirrors, log)
 	if err != nil {
 		return err
 	}
@@ -192,6 +196,7 @@ func up(ctx context.Context, c *upConfig, logTo io.Writer) error {
 	}
 	g.Go(func() error { return reconciler.Run(ctx, reconcilerConfig) })
 	g.Go(func() error { return nodeagent.Run(ctx, agentConfig) })
+	g.Go(func() error { return net.Keep(ctx) })
 	log.Info("pawld is up", "version", version, "node", node, "server", door.URL(), "repository", c.repository(door), "nats", server.ClientURL(), "data", c.data)
 	err = g.Wait()
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
@@ -250,11 +255,7 @@ func (c *upConfig) runtime(address string, net *network.Network, mirrors map[str
 }
 
 // agent wires the node's parts together.
-func (c *upConfig) agent(ctx context.Context, server *natsserver.Server, door *access.Access, node schema.NodeName, address string, mirrors map[string][]string, log *slog.Logger) (nodeagent.Config, func() error, error) {
-	net, err := c.network(log)
-	if err != nil {
-		return nodeagent.Config{}, nil, err
-	}
+func (c *upConfig) agent(ctx context.Context, server *natsserver.Server, door *access.Access, node schema.NodeName, net *network.Network, address string, mirrors map[string][]string, log *slog.Logger) (nodeagent.Config, func() error, error) {
 	if err := net.Setup(ctx); err != nil {
 		return nodeagent.Config{}, nil, err
 	}

@@ -221,7 +221,8 @@ func (n *Network) withdraw(uid types.UID) error {
 		return err
 	}
 	if err := n.replacePorts(); err != nil {
-		return err
+		// They lead there still: who tries again must find them.
+		return errors.Join(err, n.writePorts(uid, list))
 	}
 	return n.forgetFlows(list)
 }

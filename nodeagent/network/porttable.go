@@ -68,13 +68,14 @@ func (n *Network) replacePorts() error {
 	})
 }
 
-// routeLocal lets what comes from loopback leave by the bridge, or not.
+// routeLocal lets what comes from loopback leave by the bridge, or not. Without a
+// bridge nothing can, until Setup makes it anew.
 func (n *Network) routeLocal(on bool) error {
 	file, value := "/proc/sys/net/ipv4/conf/"+n.bridge+"/route_localnet", "0"
 	if on {
 		value = "1"
 	}
-	if err := os.WriteFile(file, []byte(value), 0); err != nil && (on || !errors.Is(err, fs.ErrNotExist)) {
+	if err := os.WriteFile(file, []byte(value), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("set route_localnet of %s: %w", n.bridge, err)
 	}
 	return nil
