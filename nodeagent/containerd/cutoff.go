@@ -2,6 +2,8 @@ package containerd
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -91,13 +93,18 @@ func (r *Runtime) clearCutOff(ctx context.Context, uid types.UID) error {
 			return err
 		}
 	}
+	if err := os.Remove(r.shimSocket(uid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // one that was killed left it
+	}
 	return r.clearBundles(func(id string) bool { return r.isOfPod(id, uid) })
 }
 
 // endIdleShims ends the shims of a pod none of whose containers has a task, and
 // what they started. The pod's lock is held, so that none is being started.
 func (r *Runtime) endIdleShims(ctx context.Context, uid types.UID) error {
-	pids, err := r.shimsOf(uid)
+	// They are known by the address and the id in their arguments.
+	ofPod := func(id string) bool { return r.isOfPod(id, uid) }
+	pids, err := shims(r.opts.Address, ofPod)
 	if err != nil || len(pids) == 0 {
 		return err
 	}
@@ -107,17 +114,24 @@ func (r *Runtime) endIdleShims(ctx context.Context, uid types.UID) error {
 	}
 	for _, pid := range pids {
 		r.log.Info("ending a shim that was left", "pod", uid, "pid", pid)
-		if err := killTree(pid); err != nil {
+		if err := killTree(pid, func(pid int) bool { return isShim(pid, r.opts.Address, ofPod) }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// hasTask says whether a container of the pod that began has a task.
+// hasTask says whether a container of the pod that began has a task. Of one whose
+// log was lost, which tells that, runc tells.
 func (r *Runtime) hasTask(ctx context.Context, uid types.UID) (bool, error) {
 	for _, rec := range r.ofPod(uid) {
-		if rec.StartError != "" || !started(rec) {
+		if rec.StartError != "" {
+			continue
+		}
+		if !started(rec) {
+			if r.unknownPID(rec, 0) != 0 && !r.runcWaits(rec.ID) {
+				return true, nil
+			}
 			continue
 		}
 		if p, err := r.process(ctx, rec.ID); err != nil || p != nil {
@@ -127,15 +141,10 @@ func (r *Runtime) hasTask(ctx context.Context, uid types.UID) (bool, error) {
 	return false, nil
 }
 
-// shimsOf lists the shims that were started for containers of the pod. They are
-// known by the address and the id in their arguments.
-func (r *Runtime) shimsOf(uid types.UID) ([]int, error) {
-	return shims(r.opts.Address, func(id string) bool { return r.isOfPod(id, uid) })
-}
-
-// killTree kills a process and then those that it started. Each is held by a
-// descriptor from before it is looked at: its number cannot become another's.
-func killTree(pid int) error {
+// killTree kills a process, if it is still the one that is meant, and then those
+// that it started. Each is held by a descriptor from before it is looked at: its
+// number cannot become another's.
+func killTree(pid int, still func(pid int) bool) error {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
@@ -144,12 +153,19 @@ func killTree(pid int) error {
 		return fmt.Errorf("kill process %d: %w", pid, err)
 	}
 	defer unix.Close(fd)
+	if !still(pid) {
+		return nil
+	}
 	children := childrenOf(pid)
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill process %d: %w", pid, err)
 	}
 	for _, child := range children {
-		if err := killTree(child); err != nil {
+		same := func(pid int) bool {
+			now, err := readProcess(pid)
+			return err == nil && now.start == child.start
+		}
+		if err := killTree(child.pid, same); err != nil {
 			return err
 		}
 	}
@@ -158,22 +174,35 @@ func killTree(pid int) error {
 
 // childrenOf lists the processes that a process started and that live. None when
 // it is gone.
-func childrenOf(pid int) []int {
+func childrenOf(pid int) []seenProcess {
 	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	if err != nil {
 		return nil
 	}
-	var children []int
+	var children []seenProcess
 	for _, t := range threads {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, t.Name()))
 		if err != nil {
 			continue // the thread ended
 		}
 		for _, field := range strings.Fields(string(text)) {
-			if child, err := strconv.Atoi(field); err == nil {
-				children = append(children, child)
+			child, err := strconv.Atoi(field)
+			if err != nil {
+				continue
+			}
+			if p, err := readProcess(child); err == nil && p.parent == pid {
+				children = append(children, p)
 			}
 		}
 	}
 	return children
 }
+
+// shimSocket is where the pod's shim listens.
+func (r *Runtime) shimSocket(uid types.UID) string {
+	sum := sha256.Sum256([]byte(filepath.Join(r.opts.Address, namespace, r.shimGroup(uid))))
+	return filepath.Join(shimSockets, hex.EncodeToString(sum[:]))
+}
+
+// shimSockets is where containerd has its shims listen, wherever it has its state.
+const shimSockets = "/run/containerd/s"

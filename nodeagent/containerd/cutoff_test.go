@@ -61,7 +61,7 @@ func (g *rig) hangingShim(p *testPod, id string) {
 	g.tb.Helper()
 	bundle := filepath.Join(g.opts.State, bundles, id)
 	mkdirAll(g.tb, bundle)
-	spec, err := json.Marshal(map[string]any{"annotations": map[string]string{groupAnnotation: g.opts.Instance + "-" + string(p.UID)}})
+	spec, err := json.Marshal(map[string]any{"annotations": map[string]string{groupAnnotation: g.rt.shimGroup(p.UID)}})
 	if err != nil {
 		g.tb.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func (g *rig) hangingShim(p *testPod, id string) {
 
 func (g *rig) shims(uid types.UID) []int {
 	g.tb.Helper()
-	pids, err := g.rt.shimsOf(uid)
+	pids, err := shims(g.opts.Address, func(id string) bool { return g.rt.isOfPod(id, uid) })
 	if err != nil {
 		g.tb.Fatal(err)
 	}
@@ -152,5 +152,91 @@ func TestStartCutOffAtAnyInstant(t *testing.T) {
 		if pids := g.shims(p.UID); len(pids) > 0 {
 			t.Errorf("cut off after %d ms, shims are left: %v", i*4, pids)
 		}
+	}
+}
+
+// The shim of a container that runs is not idle, although the log is lost that
+// told of its start.
+func TestShimOfALostLog(t *testing.T) {
+	g := newRig(t)
+	p := g.pod("lost")
+	p.add("main", "true")
+	p.add("other", "sleep", "1000")
+	p.sandbox()
+	other := p.start("other", 0)
+	pid := g.pidOf(other.ID)
+	left := cutOffStart(t, p, false)
+	g.shut()
+	if err := os.Remove(other.LogPath); err != nil {
+		t.Fatal(err)
+	}
+	g.open()
+	if err := g.rt.Remove(g.ctx, left.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	if now := g.pidOf(other.ID); now != pid {
+		t.Errorf("process %d is now %d", pid, now)
+	}
+	p.remove()
+}
+
+// That a start was cut off is known also when the sandbox was made anew since.
+func TestShimThatHangsInAnotherSandbox(t *testing.T) {
+	g := newRig(t)
+	p := g.pod("anew")
+	p.add("main", "sleep", "1000")
+	p.sandbox()
+	left := cutOffStart(t, p, false)
+	if err := g.rt.Remove(g.ctx, left.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	g.shut()
+	if err := os.Remove(filepath.Join(g.rt.podDir(p.UID), "sandbox.json")); err != nil {
+		t.Fatal(err)
+	}
+	g.open()
+	p.sandbox()
+	g.hangingShim(p, left.ID)
+	p.remove()
+	if pids := g.shims(p.UID); len(pids) > 0 {
+		t.Errorf("left: shims %v", pids)
+	}
+}
+
+// What has a number that a process had which was to be killed is not that process.
+func TestKillOfANumberGivenAway(t *testing.T) {
+	other := exec.CommandContext(t.Context(), "sleep", "1000")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := own(other)
+	if err := killTree(other.Process.Pid, func(int) bool { return false }); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := readProcess(other.Process.Pid); err != nil || now.dead {
+		t.Errorf("it was killed: %+v, %v", now, err)
+	}
+	if err := killTree(other.Process.Pid, func(int) bool { return true }); err != nil {
+		t.Fatal(err)
+	}
+	<-ended.dead
+}
+
+// A shim that was killed leaves its socket, which goes with the pod.
+func TestSocketOfAKilledShim(t *testing.T) {
+	g := newRig(t)
+	p := g.pod("socket")
+	p.add("main", "sleep", "1000")
+	p.sandbox()
+	c := p.start("main", 0)
+	socket := g.rt.shimSocket(p.UID)
+	if _, err := os.Lstat(socket); err != nil {
+		t.Fatalf("no socket is where it was looked for: %v", err)
+	}
+	signal(t, shimOf(t, g.pidOf(c.ID)), unix.SIGKILL)
+	p.exit()
+	p.remove()
+	if _, err := os.Lstat(socket); err == nil {
+		t.Error("it is left")
 	}
 }

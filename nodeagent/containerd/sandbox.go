@@ -113,11 +113,15 @@ func (r *Runtime) makeSandbox(ctx context.Context, p *corev1.Pod) (_ *sandboxRec
 		return nil, err
 	}
 	dir := r.podDir(p.UID)
+	_, cutOff := os.Lstat(r.cutOffMark(p.UID))
 	if err := r.clearSandbox(dir); err != nil { // what a killed agent half made
 		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "io"), 0o711); err != nil {
 		return nil, err
+	}
+	if cutOff == nil {
+		r.markCutOff(p.UID) // of the pod it still holds
 	}
 	defer func() {
 		if err != nil {

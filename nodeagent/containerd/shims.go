@@ -41,16 +41,21 @@ func shims(address string, wanted func(id string) bool) ([]int, error) {
 		if err != nil {
 			continue
 		}
-		raw, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if err != nil {
-			continue // it ended while we looked
-		}
-		args := strings.Split(string(raw), "\x00")
-		if isShimOf(args, address) && wanted(argument(args, "-id")) {
+		if isShim(pid, address, wanted) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids, nil
+}
+
+// isShim says whether a process is one; false when it ended while we looked.
+func isShim(pid int, address string, wanted func(id string) bool) bool {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return false
+	}
+	args := strings.Split(string(raw), "\x00")
+	return isShimOf(args, address) && wanted(argument(args, "-id"))
 }
 
 // isShimOf says whether a command line is that of a shim of the containerd at address.

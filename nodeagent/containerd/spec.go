@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pawl-project/pawl/nodeagent"
 	"github.com/pawl-project/pawl/schema"
@@ -20,6 +21,8 @@ import (
 // groupAnnotation makes the shims of runc v2 serve all containers of one group
 // by one process.
 const groupAnnotation = "io.containerd.runc.v2.group"
+
+func (r *Runtime) shimGroup(uid types.UID) string { return r.opts.Instance + "-" + string(uid) }
 
 // defaultPath is the PATH of a process whose image and manifest name none.
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -64,7 +67,7 @@ func (r *Runtime) spec(ctx context.Context, q nodeagent.StartRequest, image *ima
 			Namespaces:  r.namespaces(p, sandbox),
 			Sysctl:      sysctls(p),
 		},
-		Annotations: map[string]string{groupAnnotation: r.opts.Instance + "-" + string(p.UID)},
+		Annotations: map[string]string{groupAnnotation: r.shimGroup(p.UID)},
 	}
 	if err := sandbox.mapUsers(s); err != nil {
 		return nil, err
