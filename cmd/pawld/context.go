@@ -161,12 +161,15 @@ func gitQuoted(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(s) + `"`
 }
 
+// asidePrefix begins the name of a file that is being written.
+const asidePrefix = ".pawl-"
+
 // replaceFile writes a file that only its owner reads, whole or not at all.
 func replaceFile(file string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	aside, err := os.CreateTemp(filepath.Dir(file), ".pawl-*")
+	aside, err := os.CreateTemp(filepath.Dir(file), asidePrefix+"*")
 	if err != nil {
 		return err
 	}

@@ -73,14 +73,26 @@ func fromFile(flags, others *pflag.FlagSet, path string, asked bool) error {
 	return errors.Join(faults...)
 }
 
-// setValues sets a flag from a YAML scalar, or a repeatable one from a list.
+// setValues sets a flag from a YAML scalar, or a repeatable one from a list. A
+// name without a value sets nothing.
 func setValues(flags *pflag.FlagSet, name string, v any) error {
 	list, ok := v.([]any)
 	if !ok {
-		return flags.Set(name, fmt.Sprint(v))
+		list = []any{v}
 	}
 	for _, e := range list {
-		if err := flags.Set(name, fmt.Sprint(e)); err != nil {
+		text := ""
+		switch e := e.(type) {
+		case nil:
+			continue
+		case float64: // as JSON has all numbers
+			text = strconv.FormatFloat(e, 'f', -1, 64)
+		case string, bool:
+			text = fmt.Sprint(e)
+		default:
+			return errors.New("want a value, or a list of them")
+		}
+		if err := flags.Set(name, text); err != nil {
 			return err
 		}
 	}

@@ -82,7 +82,8 @@ func markOf(file string) string {
 }
 
 // claim makes the mark's directory and the mark. Without a mark the directory
-// must be empty, but for what a file system has at its root.
+// must be empty, but for what a file system has at its root, and for a mark that
+// was not finished.
 func claim(mark, other string) error {
 	dir := filepath.Dir(mark)
 	if err := os.MkdirAll(dir, 0o711); err != nil {
@@ -94,7 +95,8 @@ func claim(mark, other string) error {
 	}
 	_, err = os.Lstat(mark)
 	for _, e := range entries {
-		if err != nil && e.Name() != "lost+found" {
+		unfinished := e.Type().IsRegular() && strings.HasPrefix(e.Name(), asidePrefix)
+		if err != nil && e.Name() != "lost+found" && !unfinished {
 			return fmt.Errorf("%s holds %s and is not marked as a Pawl instance's: choose an empty or a new directory", dir, e.Name())
 		}
 	}

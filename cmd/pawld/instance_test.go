@@ -67,3 +67,19 @@ func TestDownWithoutInstanceTouchesNothing(t *testing.T) {
 		t.Error("down made a directory")
 	}
 }
+
+// A daemon that was killed while it marked its first directory can start again.
+func TestMarkThatWasCutOff(t *testing.T) {
+	dir := t.TempDir()
+	i := &instance{data: filepath.Join(dir, "data"), run: filepath.Join(dir, "run")}
+	if err := os.MkdirAll(i.data, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	cutOff := filepath.Join(i.data, ".pawl-123")
+	if err := os.WriteFile(cutOff, []byte("/r"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.open(); err != nil {
+		t.Error(err)
+	}
+}
