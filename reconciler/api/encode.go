@@ -91,6 +91,9 @@ func (s *Server) writeBody(w http.ResponseWriter, r *http.Request, code int, f f
 	w.Header().Set("Content-Type", f.contentType())
 	w.Header().Set("Cache-Control", "no-cache, private")
 	out, done := compress(w, r, len(body))
+	if len(body) > wire { // what is smaller costs less to keep
+		defer inTime(w, len(body))()
+	}
 	w.WriteHeader(code)
 	if r.Method != http.MethodHead {
 		// Nobody is left to tell when the caller has gone.

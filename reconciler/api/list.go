@@ -107,7 +107,8 @@ const wire = 64 << 10
 func (q *request) written(f form, items int, write func(io.Writer) error) {
 	q.w.Header().Set("Content-Type", f.contentType())
 	q.w.Header().Set("Cache-Control", "no-cache, private")
-	out, done := compress(q.w, q.r, items*likelySize)
+	slow := bounded{q.w, http.NewResponseController(q.w)}
+	out, done := compress(slow, q.r, items*likelySize)
 	if q.r.Method == http.MethodHead {
 		done()
 		return
@@ -124,6 +125,7 @@ func (q *request) written(f form, items int, write func(io.Writer) error) {
 		panic(http.ErrAbortHandler)
 	}
 	done()
+	slow.done()
 }
 
 // likelySize is what one object weighs when it is encoded, in bytes, roughly.

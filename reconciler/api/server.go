@@ -90,10 +90,16 @@ func (s *Server) pathHandler(path string) http.HandlerFunc {
 	case isProbe(path):
 		return s.serveHealth
 	case path == "/openapi/v3" || strings.HasPrefix(path, "/openapi/v3/"):
-		return s.openapi.ServeHTTP
+		return func(w http.ResponseWriter, r *http.Request) {
+			defer inTime(w, largestDocument)()
+			s.openapi.ServeHTTP(w, r)
+		}
 	}
 	return s.route(path)
 }
+
+// largestDocument is what one of OpenAPI's has, in bytes, more or less.
+const largestDocument = 4 << 20
 
 // route is the handler of a further path; nil when there is none.
 func (s *Server) route(path string) http.HandlerFunc {

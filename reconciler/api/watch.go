@@ -98,23 +98,6 @@ func (l *listener) begin() {
 	_ = l.flush() // that the caller has gone shows at the next one
 }
 
-// takes is how long a caller may take to read what was sent, before it is cut
-// off: its goroutine and its connection are not kept for ever.
-const takes = 30 * time.Second
-
-// A bounded writer gives each write its time.
-type bounded struct {
-	http.ResponseWriter
-	connection *http.ResponseController
-}
-
-// Write implements io.Writer.
-func (w bounded) Write(b []byte) (int, error) {
-	// A writer without deadlines, as in tests, does without.
-	_ = w.connection.SetWriteDeadline(time.Now().Add(takes))
-	return w.ResponseWriter.Write(b)
-}
-
 // flush sends what is gathered.
 func (l *listener) flush() error {
 	if err := l.out.Flush(); err != nil {
