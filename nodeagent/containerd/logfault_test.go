@@ -151,3 +151,28 @@ func TestLogThatWasRemoved(t *testing.T) {
 	}
 	p.remove()
 }
+
+// What a container wrote last, before anybody looked after a restart of the agent,
+// is still in its pipes and goes into its log.
+func TestLastWordsBeforeTheFirstLook(t *testing.T) {
+	g := newRig(t)
+	p := g.pod("last")
+	p.add("main", "sh", "-c", "trap 'echo farewell; exit 3' TERM; echo ready; while :; do sleep 0.05; done")
+	p.sandbox()
+	c := p.start("main", 0)
+	eventually(t, "it is ready", func() bool { return readLog(t, c.LogPath) == "ready\n" })
+	g.shut()
+	g.open()
+	if err := g.rt.load(g.ctx); err != nil {
+		t.Fatal(err)
+	}
+	signal(t, g.pidOf(c.ID), unix.SIGTERM)
+	awaitEnd(t, c.ID)
+	if seen := p.look().Containers[0]; seen.State != pod.ContainerExited || seen.ExitCode != 3 {
+		t.Errorf("seen %+v", seen)
+	}
+	if got := p.output(c); got != "ready\nfarewell\n" {
+		t.Errorf("the log holds %q", got)
+	}
+	p.remove()
+}

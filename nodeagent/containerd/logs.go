@@ -217,8 +217,8 @@ func (r *Runtime) read(id string, l *containerLog) {
 	})
 }
 
-// attach goes on reading the output of a container that runs and that a Runtime
-// before this one started.
+// attach goes on reading the output of a container that runs, or has just ended,
+// and that a Runtime before this one started.
 func (r *Runtime) attach(rec record) {
 	r.mu.Lock()
 	_, reading := r.logs[rec.ID]
@@ -229,7 +229,7 @@ func (r *Runtime) attach(rec record) {
 	l, err := r.openLog(&rec)
 	if err != nil {
 		// Said once: what is gone (somebody emptied the run directory) stays gone.
-		r.log.Warn("the output of a running container cannot be read", "container", rec.ID, "err", err)
+		r.log.Warn("the output of a container cannot be read", "container", rec.ID, "err", err)
 		l = &containerLog{writer: &logWriter{path: rec.LogPath, log: r.log}, done: make(chan struct{})}
 	}
 	if err := l.writer.markStarted(); err != nil { // somebody removed the log that had the mark

@@ -135,6 +135,7 @@ func (r *Runtime) state(ctx context.Context, rec record) (pod.Container, error) 
 		e.oom = r.oomKilled(rec, e.code)
 		c.State, c.ExitCode, c.FinishedAt, c.OOMKilled = pod.ContainerExited, e.code, e.at, e.oom
 		c.StartedAt = startedAt(rec, 0)
+		r.attach(rec) // what it wrote last may wait in its pipes
 		r.remember(rec.ID, e)
 	default:
 		c.State = pod.ContainerRunning
