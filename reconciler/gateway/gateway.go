@@ -57,6 +57,7 @@ type Gateway struct {
 	pods     map[schema.NodeName]map[schema.PodKey]bool // the same by node
 	users    map[schema.ObjectKey]map[schema.NodeName]bool
 	losses   uint64 // of the store, that nodes were told of
+	retired  uint64 // no node that is forgotten was at a later generation
 	inbox    *inbox
 }
 

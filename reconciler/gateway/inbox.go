@@ -69,7 +69,11 @@ func (b *inbox) of(n schema.NodeName) int { return b.count[n] }
 // this one. The error wraps schema.ErrUnavailable when too much waits.
 func (b *inbox) put(e *entry, j *job) error {
 	old := b.entries[e.key]
-	if old == nil && (b.count[e.node] >= waitingMost || b.bytes[e.node]+len(e.value) > waitingBytes) {
+	more := len(e.value)
+	if old != nil && old.node == e.node {
+		more -= len(old.value)
+	}
+	if old == nil && b.count[e.node] >= waitingMost || more > 0 && b.bytes[e.node]+more > waitingBytes {
 		return fmt.Errorf("node %s has too much waiting to be stored: %w", e.node, schema.ErrUnavailable)
 	}
 	if old != nil {
@@ -172,12 +176,8 @@ func (g *Gateway) finish(jobs []*job, err error) {
 		case j.err != nil:
 			answer = kv.AnswerError(fmt.Errorf("not stored: %w: %w", j.err, schema.ErrUnavailable))
 		case j.request.Verb == kv.VerbNode:
-			if n := g.nodes[j.request.Node]; n != nil && n.synced {
-				at := g.generationOf(n)
-				answer.Generation = &at
-			} else {
-				answer.Generation = &kv.Generation{Epoch: g.epoch}
-			}
+			at := g.generationOf(g.node(j.request.Node))
+			answer.Generation = &at
 		}
 		g.answer(j.request, answer)
 	}

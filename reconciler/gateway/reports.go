@@ -54,6 +54,7 @@ func (g *Gateway) takePods(r kv.Request) {
 	}
 	n := g.node(r.Node)
 	n.heard = time.Now()
+	r.Data = nil // it waits for its answer only
 	job := &job{request: r}
 	var refused error
 	for i := range reports {
@@ -101,7 +102,6 @@ func (g *Gateway) judge(n *node, r *schema.PodReport) (*entry, error) {
 		told.Pod = assigned.Value.Pod
 		told.Pod.Status = r.Pod.Status
 		r = &told
-		n.unstray(pod)
 	case ours:
 		// Its own word of before, about a pod that is no longer assigned to it.
 	case isStored && old.Node != n.name && old.Node != "":
@@ -151,7 +151,8 @@ func same(old, r *schema.PodReport) bool {
 	return old.Node == r.Node && old.Gone == r.Gone && equality.Semantic.DeepEqual(old.Pod, r.Pod)
 }
 
-// mayStray counts the pods that a node reports and nobody assigned.
+// mayStray counts the pods that a node reported and nobody had assigned. One that
+// is adopted, or ended, goes on to count until it is gone: only the node can say so.
 func (g *Gateway) mayStray(n *node, pod schema.PodKey, size int) bool {
 	fits := func() bool {
 		more := size - n.strays[pod]
@@ -160,12 +161,8 @@ func (g *Gateway) mayStray(n *node, pod schema.PodKey, size int) bool {
 		}
 		return n.strayBytes+more <= maxStrayBytes
 	}
-	if !fits() { // some may have been adopted or deleted
-		for p := range n.strays {
-			if _, exists := g.o.Actual.Get(kv.ObjectKey(podObject(p))); p != pod && (!exists || len(g.assigned[p]) > 0) {
-				n.unstray(p)
-			}
-		}
+	if !fits() { // some may have gone
+		g.forgetStrays(n)
 	}
 	if !fits() {
 		return false
@@ -174,6 +171,16 @@ func (g *Gateway) mayStray(n *node, pod schema.PodKey, size int) bool {
 	n.strays[pod] = size
 	n.strayBytes += size
 	return true
+}
+
+// forgetStrays counts off those that are not in the store any more.
+func (g *Gateway) forgetStrays(n *node) {
+	for p := range n.strays {
+		key := kv.ObjectKey(podObject(p))
+		if _, exists := g.o.Actual.Get(key); !exists && !g.inbox.has(key) {
+			n.unstray(p)
+		}
+	}
 }
 
 func (n *node) unstray(p schema.PodKey) {
@@ -218,7 +225,8 @@ func (g *Gateway) takeNode(r kv.Request) {
 		// A node is known only after it was told its set and said what it runs:
 		// a store that was lost would else be filled with pods made anew.
 		a := kv.AnswerError(fmt.Errorf("node %s is to sync first: %w", r.Node, schema.ErrUnavailable))
-		a.Generation = &kv.Generation{Epoch: g.epoch}
+		at := g.generationOf(n)
+		a.Generation = &at
 		g.answer(r, a)
 		return
 	}
@@ -243,6 +251,7 @@ func (g *Gateway) takeNode(r kv.Request) {
 		e.value = text
 		n.written = now
 	}
+	r.Data = nil
 	if err := g.inbox.put(e, &job{request: r}); err != nil {
 		g.refuse(r, "too much waits to be stored", err)
 	}

@@ -35,7 +35,7 @@ type node struct {
 	uses       map[schema.ObjectKey]map[schema.ObjectKey]bool // pod → objects it uses
 	users      map[schema.ObjectKey]map[schema.ObjectKey]bool // object → pods that use it
 	dirty      map[schema.ObjectKey]bool                      // to be looked at
-	strays     map[schema.PodKey]int                          // pods it reports that nobody assigned, and their bytes in the store
+	strays     map[schema.PodKey]int                          // pods it reported that nobody had assigned, and their bytes in the store
 	strayBytes int
 	written    time.Time     // when its report was last stored
 	events     *rate.Limiter // of what it tells
@@ -45,7 +45,7 @@ func (g *Gateway) node(n schema.NodeName) *node {
 	x := g.nodes[n]
 	if x == nil {
 		x = &node{
-			name: n, dirty: map[schema.ObjectKey]bool{}, strays: map[schema.PodKey]int{},
+			name: n, generation: g.retired, dirty: map[schema.ObjectKey]bool{}, strays: map[schema.PodKey]int{},
 			events: rate.NewLimiter(nodeEvents, nodeEventsBurst),
 		}
 		x.clear()
@@ -340,6 +340,13 @@ func (g *Gateway) forgetSilent(now time.Time) {
 		for pod := range n.uses {
 			g.setUses(n, pod, nil)
 		}
+		n.clear()
+		n.synced = false
+		n.generation++ // a gap: should it still be there, it is to fetch its set
+		if g.forgetStrays(n); len(n.strays) > 0 {
+			continue // what it has brought into the store still counts
+		}
+		g.retired = max(g.retired, n.generation)
 		delete(g.nodes, name)
 	}
 }
