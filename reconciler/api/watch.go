@@ -182,8 +182,11 @@ func (l *listener) follow(ctx context.Context, from uint64) error {
 
 // send sends events as they come until ctx is done.
 func (l *listener) send(ctx context.Context, w *cache.Watcher) error {
-	for {
+	for ctx.Err() == nil {
 		e, err := w.Next(ctx)
+		if err != nil && ctx.Err() != nil {
+			return nil
+		}
 		if err == nil {
 			err = l.event(e)
 		}
@@ -193,13 +196,11 @@ func (l *listener) send(ctx context.Context, w *cache.Watcher) error {
 		if err == nil {
 			err = l.flush()
 		}
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
+		if err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // over is a context that is done: with it Next does not wait.

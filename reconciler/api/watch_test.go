@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -346,4 +347,28 @@ func TestAWatchOfTheLongestTimeDoesNotEndAtOnce(t *testing.T) {
 			t.Errorf("%d s: %s", seconds, d)
 		}
 	}
+}
+
+// An event that cannot be sent ends the watch, also when it is time for a
+// bookmark meanwhile: that would say that the caller has had the event.
+func TestNoBookmarkStandsForAnEventThatWasNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &door{t: t, cache: cache.New(cache.Options{})}
+		d.server = New(Options{Cache: d.cache, OpenSecret: func(*corev1.Secret) (*corev1.Secret, error) {
+			time.Sleep(2 * bookmarkEvery)
+			return nil, errors.New("the key is away")
+		}})
+		w := &watched{header: http.Header{}, ended: make(chan struct{})}
+		r := httptest.NewRequest("GET", "/api/v1/secrets?watch=1&resourceVersion=0&allowWatchBookmarks=true&timeoutSeconds=600", nil)
+		go func() {
+			defer close(w.ended)
+			d.server.ServeHTTP(w, r.WithContext(access.WithUser(t.Context(), admin)))
+		}()
+		synctest.Wait()
+		d.put(secretFixture("hush", "sesame"))
+		<-w.ended
+		if got := story(t, w.text()); !strings.HasPrefix(got, "ERROR 500 InternalError: ") {
+			t.Error(got)
+		}
+	})
 }
