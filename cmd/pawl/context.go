@@ -62,6 +62,9 @@ func (c *cluster) contextVerb(use, short string, args int, change func(*schema.C
 			if err != nil {
 				return err
 			}
+			if args[0] == "" { // to pick that would be the current one
+				return plain{"a context has a name: see pawl context", schema.ErrRefused}
+			}
 			if _, err := f.pick(config, args[0]); err != nil {
 				return err
 			}

@@ -37,6 +37,11 @@ func TestContexts(t *testing.T) {
 
 	d.wants("context rename staging prod", "context staging is called prod now\n", "", 0)
 	d.wants("context rename prod home", "", "error: there is a context home already\n", 1)
+	for _, line := range [][]string{{"context", "use", ""}, {"context", "remove", ""}, {"context", "rename", "", "x"}} {
+		if _, stderr, code := d.pawl(line...); stderr != "error: a context has a name: see pawl context\n" || code != 1 {
+			t.Errorf("%q: %q, exit code %d", line, stderr, code)
+		}
+	}
 	d.wants("context use nosuch", "", fmt.Sprintf("error: there is no context \"nosuch\" in %s (there are: home, prod)\n", d.file()), 1)
 	d.wants("get pods --context nosuch", "", fmt.Sprintf("error: there is no context \"nosuch\" in %s (there are: home, prod)\n", d.file()), 1)
 	d.wants("context remove prod", "context prod removed\n", "", 0)

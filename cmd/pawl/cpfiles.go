@@ -86,7 +86,7 @@ func (p *packer) add(name, entry string, info fs.FileInfo) error {
 }
 
 // unpack writes a tar to a path of this machine. A file goes into a directory
-// that is there, under the name it had; a directory's entries go where the path
+// that is there, or whose name ends with a slash, under the name it had; a directory's entries go where the path
 // says. Nothing is written outside of that, whatever the tar says and whatever
 // links it brought.
 func unpack(from io.Reader, to, base string, noModes bool, warn func(string)) error {
@@ -100,7 +100,7 @@ func unpack(from io.Reader, to, base string, noModes bool, warn func(string)) er
 	}
 	dir := to
 	if h.Typeflag != tar.TypeDir {
-		if info, err := os.Stat(to); err == nil && info.IsDir() {
+		if info, err := os.Stat(to); err == nil && info.IsDir() || os.IsPathSeparator(to[len(to)-1]) {
 			to = filepath.Join(to, base)
 		}
 		dir = filepath.Dir(to)

@@ -229,6 +229,27 @@ func TestPackAndUnpack(t *testing.T) {
 	}
 }
 
+// A destination that ends with a slash is a directory, also when it is not there yet.
+func TestUnpackAFileIntoANewDirectory(t *testing.T) {
+	dir := t.TempDir()
+	for to, want := range map[string]string{"new/": "new/hosts", "a/b/": "a/b/hosts", "named": "named", "c/named": "c/named"} {
+		var b bytes.Buffer
+		w := archive.NewWriter(&b)
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: archive.Self, Mode: 0o644, Size: 2}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte("ok")); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(w.Close(), unpack(&b, dir+"/"+to, "hosts", false, func(s string) { t.Error(s) })); err != nil {
+			t.Fatal(err)
+		}
+		if text, err := os.ReadFile(filepath.Join(dir, want)); string(text) != "ok" {
+			t.Errorf("%s: %q, %v", to, text, err)
+		}
+	}
+}
+
 // Whatever a tar says, nothing leaves the directory it is unpacked into.
 func FuzzUnpack(f *testing.F) {
 	for _, script := range []string{

@@ -91,6 +91,8 @@ func TestWhy(t *testing.T) {
 	d.wants("why cm/c", "nothing: it is as Git says\n", "", 0)
 	d.wants("why cm/absent", "ConfigMap default/absent: is not there\n  remedy: commit it: what Git does not have does not run\n", "", 0)
 	d.wants("why nosuch/x", "", "error: the server doesn't have a resource type \"nosuch\"\n", 1)
+	d.wants("why pod ..", "", "error: invalid resource name \"..\": [may not be '..']\n", 1)
+	d.wants("why pod/p -n ../x", "", "error: invalid namespace \"../x\": [may not contain '/']\n", 1)
 	d.wants("why pods", "", "error: name one object, as TYPE/NAME or TYPE NAME, such as deployment/web\n", 1)
 	s.refuse("GET /api/v1/namespaces/default/configmaps/c", 403, "Forbidden", "configmaps is forbidden")
 	d.wants("why cm/c", "", "Error from server (Forbidden): configmaps is forbidden\n", 1)

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	k8sschema "k8s.io/apimachinery/pkg/runtime/schema"
@@ -31,6 +32,13 @@ func (c *cluster) target(args []string) (target, error) {
 	}
 	if kind == "" || name == "" || strings.Contains(name, "/") {
 		return target{}, fmt.Errorf("name one object, as TYPE/NAME or TYPE NAME, such as deployment/web")
+	}
+	// They become parts of paths: with ".." another object would be asked for.
+	if bad := path.IsValidPathSegmentName(name); len(bad) > 0 {
+		return target{}, fmt.Errorf("invalid resource name %q: %v", name, bad)
+	}
+	if bad := path.IsValidPathSegmentName(c.namespace()); len(bad) > 0 {
+		return target{}, fmt.Errorf("invalid namespace %q: %v", c.namespace(), bad)
 	}
 	mapper, err := c.ToRESTMapper()
 	if err != nil {
