@@ -199,8 +199,8 @@ func (x *attachment) feed(ctx context.Context) {
 		return
 	}
 	f := x.openInput()
-	if f != nil {
-		stop := context.AfterFunc(ctx, func() { f.SetWriteDeadline(time.Unix(1, 0)) })
+	if in := f; in != nil {
+		stop := context.AfterFunc(ctx, func() { in.SetWriteDeadline(time.Unix(1, 0)) })
 		defer stop()
 	}
 	for {

@@ -243,8 +243,11 @@ func (s *imageStore) filesOf(chainID string) *imageFiles {
 }
 
 func (s *imageStore) unpack(ctx context.Context, img images.Image, info *imageInfo) error {
-	if _, err := s.client.SnapshotService(s.snapshotter).Stat(ctx, info.chainID); err == nil || !gone(err) {
-		return err
+	switch _, err := s.client.SnapshotService(s.snapshotter).Stat(ctx, info.chainID); {
+	case err == nil:
+		return nil
+	case !gone(err):
+		return unavailable("look up the image's snapshot", err)
 	}
 	image := client.NewImageWithPlatform(s.client, img, s.platform)
 	if err := image.Unpack(ctx, s.snapshotter); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strconv"
@@ -136,6 +137,7 @@ func (w *wire) isBusy(response *http.Response) *busyError {
 	if b.after > 0 {
 		b.until = now.Add(b.after)
 		w.mu.Lock()
+		maps.DeleteFunc(w.busy, func(_ string, b *busyError) bool { return !b.until.After(now) })
 		w.busy[host] = b
 		w.mu.Unlock()
 	}

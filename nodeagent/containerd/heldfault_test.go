@@ -1,0 +1,103 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pawl-project/pawl/nodeagent"
+	"github.com/pawl-project/pawl/schema"
+)
+
+// A process that ends while somebody types to it leaves nothing that two touch at
+// one time.
+func TestInputOfAProcessThatEnds(t *testing.T) {
+	r := &Runtime{opts: Options{RunDir: t.TempDir()}}
+	rec := record{uid: "uid", stdin: stdinOpen}
+	rec.ID = "id"
+	path := r.inputPath(rec.uid, rec.ID)
+	mkdirAll(t, filepath.Dir(path))
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	asked := 0
+	x := &attachment{r: r, rec: rec, fed: make(chan struct{}), Attachment: nodeagent.Attachment{Stdin: func(ctx context.Context) ([]byte, error) {
+		if asked++; asked == 1 {
+			return []byte("hello"), reader.Close()
+		}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}}}
+	go func() {
+		for limit := time.Now().Add(patience); time.Now().Before(limit) && fileOpen(path); {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	}()
+	x.feed(ctx)
+	if asked != 2 {
+		t.Errorf("input was asked for %d times", asked)
+	}
+}
+
+// fileOpen says whether this process has the file open.
+func fileOpen(path string) bool {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return false
+	}
+	for _, e := range entries {
+		if to, err := os.Readlink(filepath.Join("/proc/self/fd", e.Name())); err == nil && to == path {
+			return true
+		}
+	}
+	return false
+}
+
+// Registries that asked to be left alone are forgotten when their time is over,
+// however many there are.
+func TestBusyRegistriesAreForgotten(t *testing.T) {
+	w := newWire(pace{})
+	for i := range 100 {
+		w.busy[fmt.Sprintf("r%d.example", i)] = &busyError{until: time.Now().Add(-time.Second)}
+	}
+	w.isBusy(&http.Response{
+		StatusCode: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"60"}},
+		Request: &http.Request{URL: &url.URL{Host: "last.example"}},
+	})
+	if len(w.busy) != 1 || w.busy["last.example"] == nil {
+		t.Errorf("%d are kept", len(w.busy))
+	}
+}
+
+// That containerd does not answer about an image is what time may heal.
+func TestImageOfWhichContainerdSaysNothing(t *testing.T) {
+	g := newRig(t)
+	img := g.image("busybox:1.37")
+	info, err := g.rt.images.find(g.ctx, img.Ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, err := g.rt.client.ImageService().Get(g.ctx, img.Ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(g.ctx)
+	cancel()
+	if err := g.rt.images.unpack(ctx, record, info); !errors.Is(err, schema.ErrUnavailable) {
+		t.Errorf("unpack: %v", err)
+	}
+}
