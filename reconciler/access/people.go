@@ -195,7 +195,9 @@ func (p *people) refresh() {
 	if err != nil {
 		p.log.Error("no named token is accepted until their file is mended", "error", err)
 	}
-	p.seen, p.tokens = state, tokens
+	if p.tokens = tokens; !passing(err) {
+		p.seen = state
+	}
 }
 
 // A fileState differs when a file was replaced or written to. The zero one is

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -36,6 +37,13 @@ func readPrivate(file string, most int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s has %d bytes, want %d or less: %w", file, st.Size, most, schema.ErrRefused)
 	}
 	return io.ReadAll(io.LimitReader(f, most))
+}
+
+// passing says whether an error says nothing of a file: that it could not be
+// opened or read this time, as when the process has too many files open.
+func passing(err error) bool {
+	var of *fs.PathError
+	return errors.As(err, &of) && !errors.Is(err, fs.ErrNotExist)
 }
 
 // writePrivate puts a file in place that only its owner reads: whole or not at

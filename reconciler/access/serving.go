@@ -172,8 +172,10 @@ func (p *pair) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if states == p.seen {
 		return p.current, nil
 	}
-	p.seen = states
 	c, err := p.read()
+	if !passing(err) {
+		p.seen = states
+	}
 	if err != nil {
 		p.log.Error("the new certificate cannot be used, the old one serves on", "error", err)
 		return p.current, nil
