@@ -68,14 +68,28 @@ func (r *Runtime) reload(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	list, err := r.client.ContainerService().List(ctx, fmt.Sprintf("labels.%q==%s", labelInstance, r.opts.Instance))
-	if err != nil {
-		return unavailable("list the containers", err)
-	}
 	r.mu.Lock()
+	r.dropped = map[string]bool{}
+	r.mu.Unlock()
+	list, err := r.client.ContainerService().List(ctx, fmt.Sprintf("labels.%q==%s", labelInstance, r.opts.Instance))
+	first := r.takeUp(list, err == nil)
+	switch {
+	case err != nil:
+		return unavailable("list the containers", err)
+	case first:
+		return r.sweep(ctx)
+	}
+	return nil
+}
+
+// takeUp keeps the records of a list that were not known, unless their containers
+// were removed since the list was asked for. It says whether it is the first.
+func (r *Runtime) takeUp(list []containers.Container, whole bool) (first bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, c := range list {
 		rec, ok := recordOf(c, r.opts.Instance)
-		if !ok {
+		if !ok || r.dropped[c.ID] {
 			continue
 		}
 		readMarks(&rec.Container, c.Labels)
@@ -83,13 +97,10 @@ func (r *Runtime) reload(ctx context.Context) error {
 			r.put(rec)
 		}
 	}
-	first := !r.loaded
-	r.loaded = true
-	r.mu.Unlock()
-	if first {
-		return r.sweep(ctx)
-	}
-	return nil
+	r.dropped = nil
+	first = whole && !r.loaded
+	r.loaded = r.loaded || whole
+	return first
 }
 
 // put keeps a record. Runtime.mu is held.
@@ -103,6 +114,9 @@ func (r *Runtime) put(rec *record) {
 
 // drop forgets a record. Runtime.mu is held.
 func (r *Runtime) drop(id string) {
+	if r.dropped != nil {
+		r.dropped[id] = true
+	}
 	rec := r.records[id]
 	if rec == nil {
 		return

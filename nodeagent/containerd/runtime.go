@@ -80,6 +80,7 @@ type Runtime struct {
 	mu      sync.Mutex
 	loaded  bool                          // records holds everything of ours; false again after doubt
 	records map[string]*record            // by container id
+	dropped map[string]bool               // ids of what was removed since a list was asked for; nil: none is
 	pods    map[types.UID]*podState       // by uid
 	logs    map[string]*containerLog      // by container id: the readers of its output
 	ids     map[types.UID]map[string]bool // container ids of a pod
