@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http/httptest"
+	"strings"
 	"testing"
 )
 
@@ -44,5 +45,26 @@ func TestMethodsOfPathsThatHaveThemNot(t *testing.T) {
 	}
 	if a := d.ask("DELETE", "/api/v1/namespaces/default/pods?labelSelector=app%3Dweb", ""); a.StatusCode != 200 || fmt.Sprint(d.restart) != "[default/web-7-a default/web-7-b]" {
 		t.Error(a.Status, d.restart)
+	}
+}
+
+// What is well formed and cannot be done is 422, as in Kubernetes; what cannot be
+// read is 400.
+func TestWhatCannotBeDoneIsInvalid(t *testing.T) {
+	d := newDoor(t).furnish()
+	const conf, mayI = "/api/v1/namespaces/default/configmaps/conf?dryRun=All", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+	const invalid = `422 Invalid: SelfSubjectAccessReview.authorization.k8s.io "" is invalid: spec.`
+	for _, q := range []struct{ method, path, kind, body, want string }{
+		{"PATCH", conf, jsonPatch, `[{"op":"test","path":"/data/n","value":"red"}]`, "422 Invalid: "},
+		{"PATCH", conf, jsonPatch, `[{"op":"remove","path":"/data/nosuch"}]`, "422 Invalid: "},
+		{"PATCH", conf, jsonPatch, `[`, "400 BadRequest: "},
+		{"PATCH", conf, jsonPatch, "[" + strings.Repeat(`{"op":"test","path":"/data/n","value":"blue"},`, maxOperations) + `{"op":"test","path":"/data/n","value":"blue"}]`,
+			"413 RequestEntityTooLarge: Request entity too large: The allowed maximum operations in a JSON patch is 1000, got 1001"},
+		{"POST", mayI, string(jsonMedia), `{"spec":{}}`, invalid + `resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified`},
+		{"POST", mayI, string(jsonMedia), `{"spec":{"resourceAttributes":{"verb":"get"},"nonResourceAttributes":{"path":"/"}}}`, invalid + `nonResourceAttributes: Invalid value: {"path":"/"}: cannot be specified in combination with resourceAttributes`},
+	} {
+		if s := d.ask(q.method, q.path, q.body, "Content-Type: "+q.kind).status(t); !strings.HasPrefix(s, q.want) {
+			t.Errorf("%.60s:\n got %s\nwant %s", q.body, s, q.want)
+		}
 	}
 }

@@ -2,7 +2,9 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
@@ -57,6 +59,9 @@ func (q *request) patched(was schema.Object, patch []byte) (*unstructured.Unstru
 	default:
 		return nil, notUnderstood([]media{media(jsonPatch), media(mergePatch), media(strategicPatch), media(applyPatch)})
 	}
+	if said := (*apierrors.StatusError)(nil); errors.As(err, &said) {
+		return nil, said
+	}
 	if err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
@@ -69,21 +74,31 @@ func operate(before, patch []byte) ([]byte, error) {
 		return nil, err
 	}
 	if len(operations) > maxOperations {
-		return nil, fmt.Errorf("the allowed maximum operations in a JSON patch is %d, got %d", maxOperations, len(operations))
+		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("The allowed maximum operations in a JSON patch is %d, got %d", maxOperations, len(operations)))
 	}
 	if !slices.ContainsFunc(operations, func(o jsonpatch.Operation) bool { return o.Kind() == "copy" }) {
-		return operations.Apply(before)
+		after, err := operations.Apply(before)
+		return after, cannotBeDone(err)
 	}
 	// Copies can double an object again and again, so each is looked at.
 	for n := range operations {
 		if before, err = operations[n : n+1].Apply(before); err != nil {
-			return nil, err
+			return nil, cannotBeDone(err)
 		}
 		if len(before) > maxBody {
 			return nil, fmt.Errorf("the patch makes the object larger than %d bytes", maxBody)
 		}
 	}
 	return before, nil
+}
+
+// cannotBeDone is the error of a patch that is well formed and does not fit the
+// object, such as one whose test fails.
+func cannotBeDone(err error) error {
+	if err == nil {
+		return nil
+	}
+	return statusError(http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, err.Error())
 }
 
 // applied merges what an apply says into the object. As nobody but Git owns a

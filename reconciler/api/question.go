@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	k8sschema "k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/pawl-project/pawl/reconciler/access"
 	"github.com/pawl-project/pawl/schema"
@@ -100,12 +101,18 @@ func (q *request) mayI() {
 			a = access.Attributes{Verb: r.Verb, Group: r.Group, Resource: r.Resource, Subresource: r.Subresource, Namespace: r.Namespace, Name: r.Name}
 		case p != nil && r == nil:
 			a = access.Attributes{Verb: p.Verb, Path: p.Path}
+		case r != nil:
+			return q.invalidSpec(field.Invalid(field.NewPath("spec", "nonResourceAttributes"), p, "cannot be specified in combination with resourceAttributes"))
 		default:
-			return apierrors.NewBadRequest("exactly one of nonResourceAttributes or resourceAttributes must be specified")
+			return q.invalidSpec(field.Invalid(field.NewPath("spec", "resourceAttributes"), r, "exactly one of nonResourceAttributes or resourceAttributes must be specified"))
 		}
 		o.Status.Allowed, _ = q.user.May(a)
 		return nil
 	})
+}
+
+func (q *request) invalidSpec(fault *field.Error) error {
+	return apierrors.NewInvalid(q.res.gvk.GroupKind(), "", field.ErrorList{fault})
 }
 
 func (q *request) whatMayI() {
