@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -366,18 +367,31 @@ func (r *yamlReader) scalar(n *node, y *yaml.Node) error {
 		return r.integer(n, y)
 	case "!!float":
 		return r.float(n, y)
-	case "!!str", "!!timestamp", "!!binary", "!!merge":
-		// A time and a base64 text are what they say: Kubernetes knows them as strings.
+	case "!!str", "!!timestamp", "!!merge": // a time is what it says: Kubernetes knows it as a string
 		n.kind, n.text = stringNode, y.Value
 		n.bytes = len(y.Value)
-		if tag == "!!binary" {
-			n.text = strings.Join(strings.Fields(y.Value), "")
-		}
+	case "!!binary":
+		r.binary(n, y)
 	default:
 		r.note(y, "has a tag that is not known", `manifests use plain YAML without own tags; put a value that begins with "!" in quotes`)
 		n.kind, n.text = stringNode, y.Value
 	}
 	return nil
+}
+
+// binary reads what stands there in base64. JSON, which Kubernetes makes of it, has
+// no other strings than text.
+func (r *yamlReader) binary(n *node, y *yaml.Node) {
+	n.kind = stringNode
+	text, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(y.Value), ""))
+	switch {
+	case err != nil:
+		r.note(y, "is tagged !!binary and is no base64", "")
+	case !utf8.Valid(text):
+		r.note(y, "is tagged !!binary and holds no text", "without the tag, in a field that takes base64 (data of a Secret, binaryData of a ConfigMap)")
+	default:
+		n.text, n.bytes = string(text), len(text)
+	}
 }
 
 func (r *yamlReader) integer(n *node, y *yaml.Node) error {
