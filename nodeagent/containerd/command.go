@@ -330,6 +330,9 @@ func (x *execution) end() error {
 		if err = errgrpc.ToNative(err); err == nil || gone(err) || shimClosed(err) {
 			return nil
 		}
+		if x.pid == 0 { // whoever started it was not told
+			x.recall(ctx)
+		}
 		ended := make(chan struct{})
 		var waiting sync.WaitGroup
 		var failed error

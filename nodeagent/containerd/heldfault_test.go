@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/api/services/tasks/v1"
 	"golang.org/x/sys/unix"
 
 	"github.com/pawl-project/pawl/nodeagent"
@@ -100,4 +101,36 @@ func TestImageOfWhichContainerdSaysNothing(t *testing.T) {
 	if err := g.rt.images.unpack(ctx, record, info); !errors.Is(err, schema.ErrUnavailable) {
 		t.Errorf("unpack: %v", err)
 	}
+}
+
+// A command whose client left in the very moment of its start ends with all that
+// it started, though nobody was told its process.
+func TestCommandWhoseStartWasNotAnswered(t *testing.T) {
+	g := newRig(t)
+	_, id := g.running("shell")
+	x, err := g.rt.newExecution(g.ctx, id, nodeagent.Command{Argv: sh("sleep 6011 & sleep 6012 & wait")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.grace, x.hangUp = hangUpGrace, unix.SIGTERM
+	process, err := x.process(g.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := &tasks.ExecProcessRequest{ContainerID: id, ExecID: x.exec, Spec: process}
+	if err := x.open(request); err != nil {
+		t.Fatal(err)
+	}
+	defer x.close()
+	if _, err := g.rt.client.TaskService().Exec(g.ctx, request); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.rt.client.TaskService().Start(g.ctx, &tasks.StartRequest{ContainerID: id, ExecID: x.exec}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all of it runs", func() bool { return len(g.commandsIn(id)) == 3 })
+	if err := x.clear(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it ends", func() bool { return len(g.commandsIn(id)) == 0 })
 }

@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	"golang.org/x/sys/unix"
@@ -73,7 +72,6 @@ func (r *Runtime) endLeftExecs(uids []types.UID) {
 	for _, x := range left {
 		r.log.Info("ending a command that an earlier run left", "container", x.rec.ID, "exec", x.exec)
 		r.workers.Go(func() {
-			x.recall()
 			if x.end() != nil {
 				r.clearLater(x)
 				return
@@ -83,10 +81,8 @@ func (r *Runtime) endLeftExecs(uids []types.UID) {
 	}
 }
 
-// recall asks for the process of a command that an earlier run started.
-func (x *execution) recall() {
-	ctx, cancel := context.WithTimeout(x.r.life, 10*time.Second)
-	defer cancel()
+// recall asks for the process of a command of which nobody here was told.
+func (x *execution) recall(ctx context.Context) {
 	response, err := x.r.client.TaskService().Get(ctx, &tasks.GetRequest{ContainerID: x.rec.ID, ExecID: x.exec})
 	if err == nil {
 		x.pid = int(response.Process.Pid)
