@@ -164,8 +164,15 @@ func gitQuoted(s string) string {
 // asidePrefix begins the name of a file that is being written.
 const asidePrefix = ".pawl-"
 
-// replaceFile writes a file that only its owner reads, whole or not at all.
+// replaceFile writes a file that only its owner reads, whole or not at all. One
+// that is as it is to be stays: that needs no room, so that a daemon whose disk is
+// full can be started again.
 func replaceFile(file string, content []byte) error {
+	if info, err := os.Lstat(file); err == nil && info.Mode() == 0o600 && info.Size() == int64(len(content)) {
+		if there, err := os.ReadFile(file); err == nil && bytes.Equal(there, content) {
+			return nil
+		}
+	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
