@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -54,7 +55,7 @@ func (a *admission) admit(parts ...ocispec.Descriptor) error {
 			continue
 		}
 		a.parts = append(a.parts, d)
-		a.bytes += d.Size
+		a.bytes += min(d.Size, math.MaxInt64-a.bytes) // a stranger's number: more than a number holds does not fit either
 	}
 	if len(a.parts) > maxParts {
 		return fmt.Errorf("it has more than %d parts: %w", maxParts, schema.ErrRefused)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
 	"github.com/pawl-project/pawl/nodeagent"
@@ -133,4 +135,15 @@ func TestCommandWhoseStartWasNotAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "it ends", func() bool { return len(g.commandsIn(id)) == 0 })
+}
+
+// Layers that are said to be so large that their sum has no number do not fit.
+func TestImageLargerThanANumber(t *testing.T) {
+	a := &admission{room: func() int64 { return 1 << 40 }}
+	layer := func(c string) ocispec.Descriptor {
+		return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: digest.FromString(c), Size: 1 << 62}
+	}
+	if err := a.admit(layer("a"), layer("b")); !errors.Is(err, schema.ErrUnavailable) {
+		t.Errorf("admitted: %v", err)
+	}
 }
