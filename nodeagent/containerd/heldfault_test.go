@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pawl-project/pawl/nodeagent"
+	"github.com/pawl-project/pawl/nodeagent/pod"
 	"github.com/pawl-project/pawl/schema"
 )
 
@@ -145,5 +148,24 @@ func TestImageLargerThanANumber(t *testing.T) {
 	}
 	if err := a.admit(layer("a"), layer("b")); !errors.Is(err, schema.ErrUnavailable) {
 		t.Errorf("admitted: %v", err)
+	}
+}
+
+// The end of a log stands in for a message also when its last line is a long one.
+func TestMessageOfALongLastLine(t *testing.T) {
+	long := strings.Repeat("x", maxLine)
+	for name, written := range map[string]string{
+		"just a line": long[1:] + "\n", "without its end": long[1:], "two parts": long + "tail\n", "three": long + long + "\n",
+	} {
+		path := filepath.Join(t.TempDir(), "0.log")
+		w := testLogWriter(t, path)
+		s := lines{name: "stdout"}
+		w.write(func(b *bytes.Buffer) { s.format(b, []byte(written), time.Now()) })
+		w.write(func(b *bytes.Buffer) { s.flush(b, time.Now()) })
+		rec := record{Container: pod.Container{ID: "id", LogPath: path, ExitCode: 1, MessageLog: true}}
+		got := (&Runtime{}).message(rec, &rec.Container)
+		if want := written[len(written)-pod.MessageLogMost:]; got != want {
+			t.Errorf("%s: %d bytes %.80q, want %d", name, len(got), got, len(want))
+		}
 	}
 }

@@ -28,8 +28,8 @@ const labelMessageLog = "pawl.dev/message-log"
 
 const (
 	// logTailRead is how much of the end of a log is read for a message: its lines
-	// are longer by their time and stream.
-	logTailRead = 16 << 10
+	// are longer by their time and stream. The last two are whole in it, however long.
+	logTailRead = 2*maxLine + 256
 	// lastLineWithin is how long the end of the output of a container that just
 	// ended is waited for.
 	lastLineWithin = 200 * time.Millisecond
