@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	k8sschema "k8s.io/apimachinery/pkg/runtime/schema"
@@ -34,10 +34,10 @@ func (c *cluster) target(args []string) (target, error) {
 		return target{}, fmt.Errorf("name one object, as TYPE/NAME or TYPE NAME, such as deployment/web")
 	}
 	// They become parts of paths: with ".." another object would be asked for.
-	if bad := path.IsValidPathSegmentName(name); len(bad) > 0 {
+	if bad := content.IsPathSegmentName(name); len(bad) > 0 {
 		return target{}, fmt.Errorf("invalid resource name %q: %v", name, bad)
 	}
-	if bad := path.IsValidPathSegmentName(c.namespace()); len(bad) > 0 {
+	if bad := content.IsPathSegmentName(c.namespace()); len(bad) > 0 {
 		return target{}, fmt.Errorf("invalid namespace %q: %v", c.namespace(), bad)
 	}
 	mapper, err := c.ToRESTMapper()
