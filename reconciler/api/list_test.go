@@ -109,6 +109,24 @@ func TestPagesShowOneMoment(t *testing.T) {
 	}
 }
 
+// A page of a version is of that version, also when the caller does not say how
+// the version is meant, as Kubernetes documents it; a whole list is not older.
+func TestAPageOfAVersion(t *testing.T) {
+	d := newDoor(t)
+	d.put(configFixture("default", "a", "1"))
+	then := d.put(configFixture("default", "b", "1"))
+	d.cache.Delete(schema.ObjectKey{Kind: schema.ConfigMaps, Namespace: "default", Name: "a"}, 0)
+	list := fmt.Sprint("/api/v1/configmaps?resourceVersion=", then)
+	for query, want := range map[string]string{
+		"": "[b] 3", "&limit=5": "[a b] 2", "&limit=1": "[a] 2", "&limit=5&resourceVersionMatch=NotOlderThan": "[b] 3", "&limit=5&resourceVersionMatch=Exact": "[a b] 2",
+	} {
+		names, meta := d.ask("GET", list+query, "").names(t)
+		if got := fmt.Sprint(names, " ", meta.ResourceVersion); got != want {
+			t.Errorf("%q: %s, want %s", query, got, want)
+		}
+	}
+}
+
 func TestExpiredContinueGoesOnWithAFreshToken(t *testing.T) {
 	d := newDoor(t, func(o *Options) { o.Cache = cache.New(cache.Options{Window: 2}) })
 	d.cache = d.server.Cache

@@ -97,7 +97,7 @@ func (q *request) moment(o listOptions) ([]*cache.Item, uint64, error) {
 	if o.Continue != "" {
 		return q.goOn(o)
 	}
-	if o.ResourceVersionMatch == metav1.ResourceVersionMatchExact {
+	if o.exact() {
 		items, err := q.at(o.version)
 		if errors.Is(err, cache.ErrGone) {
 			err = apierrors.NewResourceExpired("The resourceVersion for the provided list is too old.")
@@ -109,6 +109,12 @@ func (q *request) moment(o listOptions) ([]*cache.Item, uint64, error) {
 	}
 	items, version := q.Cache.List(q.res.kind, q.t.namespace)
 	return items, version, nil
+}
+
+// exact says whether a list is to show the very moment of its version: so it is
+// asked for, or it is a page and nothing else was said.
+func (o listOptions) exact() bool {
+	return o.ResourceVersionMatch == metav1.ResourceVersionMatchExact || o.ResourceVersionMatch == "" && o.Limit > 0 && o.version > 0
 }
 
 // goOn is what comes after the page that a token was given with.
