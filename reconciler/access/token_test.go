@@ -67,6 +67,19 @@ func TestATokenFileThatOthersMayKnowIsRefused(t *testing.T) {
 	}
 }
 
+// A token that somebody put there himself may look like a service account's.
+func TestATokenOfOnesOwnMayHaveDots(t *testing.T) {
+	r := newRig(t, "127.0.0.1:0")
+	own := strings.Repeat("a.b", 2) + strings.Repeat("c", 32)
+	if err := os.WriteFile(TokenFile(r.dir, View), []byte(own), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.open("127.0.0.1:0")
+	if code, body := r.get(r.client(nil), r.serve(r.Guard(whoami)), "Bearer "+own); code != 200 || !strings.HasPrefix(body, "view ") {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
 func TestANamedTokenOpensUntilItIsRevoked(t *testing.T) {
 	r := newRig(t, "127.0.0.1:0")
 	client, url := r.client(nil), r.serve(r.Guard(whoami))
