@@ -58,11 +58,15 @@ func (c *cluster) tell(w io.Writer, message string) {
 	} else if lostConnection.MatchString(message) {
 		message = "pawl: the connection to " + c.door.server + " was lost"
 	}
-	message = strings.TrimRight(renamed(message), "\n")
+	message = strings.TrimRight(kubectlCommand.ReplaceAllString(message, "${1}pawl$2"), "\n")
 	if message != "" {
 		fmt.Fprintln(w, message)
 	}
 }
+
+// kubectlCommand is how messages name a command of kubectl's. What else is called
+// so in a message, such as a pod, keeps its name.
+var kubectlCommand = regexp.MustCompile("(?m)(^|[\\s'\"`(])kubectl( [a-z])")
 
 // lostConnection is how errors look of streams whose other end vanished.
 var lostConnection = regexp.MustCompile(`^error: .*(unexpected EOF|close 1006|connection reset by peer|client connection lost)`)

@@ -109,6 +109,24 @@ func TestRenamed(t *testing.T) {
 	}
 }
 
+// Only a command is called another name: not what people gave theirs, such as a pod.
+func TestRenamedMessages(t *testing.T) {
+	for text, want := range map[string]string{
+		"error: (e.g. 'kubectl get resource/<resource_name>' instead of 'kubectl get resource')": "error: (e.g. 'pawl get resource/<resource_name>' instead of 'pawl get resource')",
+		"See 'kubectl auth can-i -h' for help\nkubectl logs":                                     "See 'pawl auth can-i -h' for help\npawl logs",
+		`Error from server (NotFound): pods "kubectl-test" not found`:                            `Error from server (NotFound): pods "kubectl-test" not found`,
+		`Error from server (NotFound): pods "kubectl" not found`:                                 `Error from server (NotFound): pods "kubectl" not found`,
+		"error: open kubectl.txt: no such file or directory":                                     "error: open kubectl.txt: no such file or directory",
+		"error: container my-kubectl is not valid for pod kubectl":                               "error: container my-kubectl is not valid for pod kubectl",
+	} {
+		d := &strings.Builder{}
+		newCluster(func(string) string { return "" }).tell(d, text)
+		if got := d.String(); got != want+"\n" {
+			t.Errorf("%q becomes %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestNoFlagThatNothingHonours(t *testing.T) {
 	gone := []string{
 		"kubeconfig", "cluster", "user", "as", "as-uid", "as-group", "username", "password", "cache-dir", "kustomize", "cascade", "kuberc",
