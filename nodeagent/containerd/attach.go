@@ -200,7 +200,8 @@ func (x *attachment) feed(ctx context.Context) {
 	}
 	f := x.openInput()
 	if in := f; in != nil {
-		stop := context.AfterFunc(ctx, func() { in.SetWriteDeadline(time.Unix(1, 0)) })
+		// What came before the end still goes to a process that takes it.
+		stop := context.AfterFunc(ctx, func() { in.SetWriteDeadline(time.Now().Add(tapPatience)) })
 		defer stop()
 	}
 	for {

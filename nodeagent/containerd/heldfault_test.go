@@ -169,3 +169,34 @@ func TestMessageOfALongLastLine(t *testing.T) {
 		}
 	}
 }
+
+// What somebody typed before they were cut off still reaches the process.
+func TestInputBeforeTheClientIsCut(t *testing.T) {
+	r := &Runtime{opts: Options{RunDir: t.TempDir()}}
+	rec := record{uid: "uid", stdin: stdinOpen}
+	rec.ID = "id"
+	path := r.inputPath(rec.uid, rec.ID)
+	mkdirAll(t, filepath.Dir(path))
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	x := &attachment{r: r, rec: rec, fed: make(chan struct{}), Attachment: nodeagent.Attachment{Stdin: func(ctx context.Context) ([]byte, error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		cancel()
+		time.Sleep(10 * time.Millisecond) // what hangs on the end of ctx is done mostly
+		return []byte("hello"), nil
+	}}}
+	x.feed(ctx)
+	got := make([]byte, 10)
+	if n, err := reader.Read(got); err != nil || string(got[:n]) != "hello" {
+		t.Errorf("it reached the process: %q, %v", got[:n], err)
+	}
+}
