@@ -28,7 +28,7 @@ type Config struct {
 	Version  string              // of Pawl, for people
 	Labels   map[string]string   // of the node, besides the usual ones
 	Taints   []corev1.Taint      // of the node
-	NodeIP   string              // the first global unicast address of the machine
+	NodeIP   string              // the address by which the machine reaches others
 	PodAPI   string              // host:port where pods reach the API by TLS; "": nowhere
 	HostAPI  string              // the same for pods on the node's network
 	MaxPods  int                 // 110

@@ -28,3 +28,6 @@ var TokenTimes = tokenTimes
 
 // LoggedContainer says which attempt's log is meant.
 var LoggedContainer = loggedContainer
+
+// HostIP is this machine's address.
+var HostIP = hostIP

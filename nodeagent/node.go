@@ -200,9 +200,16 @@ func osImage() string {
 	return runtime.GOOS
 }
 
-// hostIP is the first address of the machine that others could reach; "" when
-// there is none.
+// hostIP is the address by which the machine reaches others; without a route to
+// them the first that they could reach, "" when there is none.
 func hostIP() string {
+	// Nothing is sent: that is an address of documentation, and UDP.
+	if c, err := net.Dial("udp4", "192.0.2.1:9"); err == nil {
+		defer c.Close()
+		if at, ok := c.LocalAddr().(*net.UDPAddr); ok && at.IP.IsGlobalUnicast() {
+			return at.IP.String()
+		}
+	}
 	links, err := net.Interfaces()
 	if err != nil {
 		return ""
