@@ -28,11 +28,19 @@ func TestKillThatWasNotSent(t *testing.T) {
 		r.after(time.Second)
 		away.Store(true)
 		r.delete(p, 0)
-		r.after(100 * time.Millisecond)
+		r.after(2500 * time.Millisecond) // two failures, a second and two from one to the next
 		away.Store(false)
-		r.after(2 * time.Second)
+		r.after(1500 * time.Millisecond)
 		if x, _ := r.report(p.UID); !x.Gone {
-			t.Errorf("two seconds later the pod is not gone: %v", r.containers(p.UID))
+			t.Errorf("the pod is not gone: %v", r.containers(p.UID))
+		}
+		r.after(time.Minute) // of gathering events
+		r.ctl.mu.Lock()
+		defer r.ctl.mu.Unlock()
+		for _, e := range r.ctl.events {
+			if e.Reason == "Killing" && e.Count != 1 {
+				t.Errorf("it is told %d times that the container is stopped", e.Count)
+			}
 		}
 	})
 }

@@ -86,6 +86,9 @@ func (w *worker) tellStarted(name string, c pod.Container) {
 // tellStop tells that a container is stopped, the first time it is asked to.
 func (w *worker) tellStop(want *corev1.Pod, seen pod.Seen, act pod.Signal) {
 	note := w.known.Containers[act.Container]
+	if note.Stop.Count > 0 {
+		return
+	}
 	for i := range seen.Containers {
 		if c := &seen.Containers[i]; c.ID == act.ID && (!c.StopRequested.IsZero() || note.KilledID == c.ID) {
 			return
