@@ -280,13 +280,25 @@ func (ro *rollout) number() {
 		return
 	}
 	if was := ro.new.rs.Annotations[revisionAnnotation]; was != "" {
-		history := ro.new.rs.Annotations[historyAnnotation]
-		if history != "" {
-			history += ","
-		}
-		ro.new.rs.Annotations[historyAnnotation] = history + was
+		ro.new.rs.Annotations[historyAnnotation] = remembered(ro.new.rs.Annotations[historyAnnotation], was)
 	}
 	ro.new.rs.Annotations[revisionAnnotation] = strconv.FormatInt(highest+1, 10)
+}
+
+// historyMost is how long the list of a set's former revisions may be, in
+// characters, as in Kubernetes.
+const historyMost = 2000
+
+// remembered adds a revision to the list, from which the oldest go.
+func remembered(history, revision string) string {
+	if history == "" {
+		return revision
+	}
+	history += "," + revision
+	for len(history) > historyMost {
+		_, history, _ = strings.Cut(history, ",")
+	}
+	return history
 }
 
 func (x *set) revision() int64 {
