@@ -295,7 +295,7 @@ func TestLeftoversAreRemoved(t *testing.T) {
 		t.Error("a quarantine was removed that may still be in use")
 	}
 	synctest.Test(t, func(t *testing.T) {
-		host.grown = make(chan struct{}) // of the bubble
+		host.grown, host.missed = make(chan struct{}), make(chan struct{}) // of the bubble
 		ctx, cancel := context.WithTimeout(t.Context(), 2*grace)
 		defer cancel()
 		if err := host.Run(ctx); err != nil {

@@ -59,6 +59,7 @@ type Host struct {
 	pushes     chan struct{} // holds a token per push under way
 	fetches    chan struct{} // the same for everything else
 	grown      chan struct{} // holds a token when a push came since the last look; wakes Run
+	missed     chan struct{} // holds a token when a push could not be handed on; for Run
 	orphans    []string      // quarantines of a former daemon's pushes; New sets it, then Run's
 	log        *slog.Logger
 
@@ -77,6 +78,7 @@ func New(o Options) (*Host, error) {
 		pushes:  make(chan struct{}, o.MaxPushes),
 		fetches: make(chan struct{}, 2*o.MaxPushes),
 		grown:   make(chan struct{}, 1),
+		missed:  make(chan struct{}, 1),
 		log:     o.Logger.With("room", "githost"),
 	}
 	h.guarded = o.Guard(http.HandlerFunc(h.serve))

@@ -18,6 +18,9 @@ const (
 	// staleLock is the age from which a lock is nobody's any more: a lock is
 	// held for milliseconds.
 	staleLock = 10 * time.Second
+	// handOnFirst and handOnLongest are the pauses between tries to hand on a push.
+	handOnFirst   = 50 * time.Millisecond
+	handOnLongest = 15 * time.Second
 	// grace is how long a quarantine of a former daemon's push is left alone. A
 	// push that was accepted just before the daemon was killed still moves its
 	// objects out of there; it takes milliseconds, and must not be disturbed.
@@ -243,19 +246,34 @@ func (h *Host) gitEnv() []string {
 
 // Run keeps the repository small: it removes what killed pushes left, and when a
 // push has come it asks git whether there is enough to pack, at most once in ten
-// minutes. It returns nil when ctx is done.
+// minutes. A push that could not be handed on when it was accepted it hands on as
+// soon as that is possible. It returns nil when ctx is done.
 func (h *Host) Run(ctx context.Context) error {
 	const pause = 10 * time.Minute
 	orphaned := time.NewTimer(grace)
 	defer orphaned.Stop()
 	grown := (<-chan struct{})(h.grown)
-	var rested <-chan time.Time
+	var rested, later <-chan time.Time
+	pauses := handOnFirst
+	catchUp := func() {
+		later = nil
+		if err := h.handOn(ctx); err != nil && ctx.Err() == nil {
+			h.log.Error("an accepted push could not be handed on, trying again", "error", err, "in", pauses)
+			later, pauses = time.After(pauses), min(2*pauses, handOnLongest)
+			return
+		}
+		pauses = handOnFirst
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-orphaned.C:
 			h.removeOrphans()
+		case <-h.missed:
+			catchUp()
+		case <-later:
+			catchUp()
 		case <-rested:
 			grown = h.grown
 		case <-grown:

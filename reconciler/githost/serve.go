@@ -93,6 +93,10 @@ func (h *Host) servePush(w http.ResponseWriter, r *http.Request) {
 		}
 		if err := h.handOn(ctx); err != nil {
 			h.log.Error("an accepted push could not be handed on", "error", err)
+			select {
+			case h.missed <- struct{}{}:
+			default:
+			}
 		}
 	}
 	out := h.stream(w, r, handOn)
