@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -276,4 +277,27 @@ func TestDaemonThatDiesAgainAndAgain(t *testing.T) {
 	if _, err := g.rt.Version(g.ctx); err != nil {
 		t.Errorf("after a long life: %v", err)
 	}
+}
+
+// A containerd that has ended is not killed again: its number may be another's.
+func TestEndOfADaemonThatEnded(t *testing.T) {
+	other := exec.CommandContext(t.Context(), "sleep", "1000")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lives := own(other)
+	dead := make(chan struct{})
+	close(dead)
+	if err := (&process{pid: other.Process.Pid, dead: dead}).end(t.Context(), 0); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-lives.dead:
+		t.Error("who has its number now was killed")
+	case <-time.After(100 * time.Millisecond):
+	}
+	if err := other.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	<-lives.dead
 }

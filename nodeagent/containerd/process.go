@@ -94,6 +94,9 @@ func (p *process) end(ctx context.Context, grace time.Duration) error {
 		signal = unix.SIGKILL
 	}
 	for {
+		if closed(p.dead) {
+			return nil // and its number may be another's
+		}
 		if err := unix.Kill(p.pid, signal); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("signal containerd (pid %d): %w", p.pid, err)
 		}
