@@ -106,6 +106,7 @@ func openRemote(cfg Config, in *intake) (frontDoor, func(context.Context) error,
 		Interval:        cfg.Git.Interval,
 		CredentialsFile: cfg.Git.CredentialsFile,
 		Dir:             filepath.Join(cfg.DataDir, "git", "remote.git"),
+		Refused:         in.refuse,
 		Logger:          cfg.Logger.With("room", "gitsource"),
 	})
 	if err != nil {

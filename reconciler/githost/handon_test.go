@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/pawl-project/pawl/schema"
 )
 
 // A push that was accepted while the daemon could not read it (it has run out of
@@ -39,5 +41,31 @@ func TestMissedPushIsHandedOnLater(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// A commit that is refused for its tree, before anything in it is looked at, is
+// recorded as any other.
+func TestCommitRefusedForItsTreeIsTold(t *testing.T) {
+	type told struct {
+		commit  schema.Commit
+		refusal *schema.Refusal
+	}
+	refused := make(chan told, 10)
+	w := newWorld(t, func(o *Options) {
+		o.Path = "prod"
+		o.Refused = func(c schema.Commit, r *schema.Refusal) { refused <- told{c, r} }
+	})
+	id := w.commit(w.work, "a.yaml", "fine\n")
+	if out, err := w.try(w.work, "push", "-q", w.url(), "HEAD:refs/heads/main"); err == nil {
+		t.Fatalf("accepted: %s", out)
+	}
+	select {
+	case r := <-refused:
+		if r.commit.ID != id || r.commit.Subject != "change a.yaml" || len(r.refusal.Faults) != 1 {
+			t.Errorf("told of %+v", r)
+		}
+	default:
+		t.Error("nobody was told")
 	}
 }

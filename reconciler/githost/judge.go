@@ -112,7 +112,7 @@ func (h *Host) tellRefused(ctx context.Context, repository *gitsource.Repository
 		return
 	}
 	c, err := repository.Commit(ctx, id, h.o.Path)
-	if err != nil {
+	if err != nil && c.ID == "" { // one that is refused for its tree has a name all the same
 		h.log.Warn("a refused commit is not recorded", "commit", id, "error", err)
 		return
 	}

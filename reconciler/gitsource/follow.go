@@ -36,7 +36,8 @@ type source interface {
 	// current returns the commit that is here already; false when there is none.
 	current(ctx context.Context) (schema.Commit, bool, error)
 	// look returns the branch's commit at the remote, and whether it differs
-	// from what was returned last.
+	// from what was returned last. A commit that is refused comes with the refusal,
+	// but only once.
 	look(ctx context.Context) (schema.Commit, bool, error)
 }
 
@@ -57,6 +58,10 @@ func (r *Remote) follow(ctx context.Context, found func(schema.Commit), s source
 			r.log.Info("the branch moved", "commit", c.ID)
 			r.setStatus(func(s *RemoteStatus) { s.Commit = c.ID })
 			found(c)
+		}
+		var refusal *schema.Refusal
+		if errors.As(err, &refusal) && c.ID != "" && r.o.Refused != nil {
+			r.o.Refused(c, refusal)
 		}
 		failures = r.took(err, failures)
 		if !r.rest(ctx, failures) {

@@ -37,6 +37,10 @@ type RemoteOptions struct {
 	// known_hosts beside CredentialsFile.
 	KnownHostsFile string
 
+	// Refused, when set, is told once of a commit that the branch moved to and whose
+	// tree cannot be deployed, without its tree. It delays the next look.
+	Refused func(schema.Commit, *schema.Refusal)
+
 	MaxFetchBytes int64        // of one fetch, as sent; 0 means 256 MiB
 	Logger        *slog.Logger // nil means slog.Default()
 }

@@ -242,7 +242,13 @@ func TestForeignDirectoryIsLeftAlone(t *testing.T) {
 func TestBranchWithoutTheDeployedPath(t *testing.T) {
 	work := newWork(t)
 	first := commit(t, work, "First", map[string]string{"prod/a.yaml": "1", "b.yaml": "b"})
-	f := startFollowing(t, RemoteOptions{URL: work, Path: "prod"})
+	refused := make(chan schema.Commit, 10)
+	f := startFollowing(t, RemoteOptions{URL: work, Path: "prod", Refused: func(c schema.Commit, r *schema.Refusal) {
+		if len(r.Faults) == 0 {
+			t.Error("refused for no fault")
+		}
+		refused <- c
+	}})
 	if c := f.want(first); len(c.Tree.Files()) != 1 {
 		t.Errorf("%v", c.Tree.Files())
 	}
@@ -254,6 +260,12 @@ func TestBranchWithoutTheDeployedPath(t *testing.T) {
 	}
 	if s := f.look(); s.Refusal == nil {
 		t.Errorf("forgotten: %+v", s)
+	}
+	if len(refused) != 1 {
+		t.Fatalf("told %d times that a commit is refused", len(refused))
+	}
+	if c := <-refused; c.ID != second || c.Subject != "Second" || c.Author != "Ada" || c.Tree != nil {
+		t.Errorf("refused: %+v", c)
 	}
 	git(t, work, "mv", "production", "prod")
 	third := commit(t, work, "Third", nil)

@@ -125,7 +125,7 @@ func (r *Repository) packedHead(name string) (string, error) {
 // path ("" for the whole tree). It fails with schema.ErrNotFound when the
 // repository has no such commit, and with a *schema.Refusal when id is no
 // commit, when it has no directory at path, or when the tree holds what no tree
-// should.
+// should; in the last two cases the commit, without its Tree, comes with it.
 func (r *Repository) Commit(ctx context.Context, id, path string) (schema.Commit, error) {
 	if !plumbing.IsHash(id) || len(id) != 40 {
 		return schema.Commit{}, fmt.Errorf("%q is no full SHA-1 hash of a commit: %w", id, schema.ErrRefused)
@@ -142,19 +142,23 @@ func (r *Repository) Commit(ctx context.Context, id, path string) (schema.Commit
 	if err != nil {
 		return schema.Commit{}, refuse("commit %s cannot be read: %v", id, err)
 	}
-	files, err := r.list(ctx, c.TreeHash, path)
-	if err != nil {
-		return schema.Commit{}, err
-	}
 	subject, _, _ := strings.Cut(strings.TrimLeft(c.Message, "\n"), "\n")
-	return schema.Commit{
+	commit := schema.Commit{
 		ID:      id,
 		Author:  c.Author.Name,
 		Email:   c.Author.Email,
 		When:    c.Author.When,
 		Subject: subject[:min(len(subject), maxSubjectBytes)],
-		Tree:    &tree{repository: r, files: files},
-	}, nil
+	}
+	files, err := r.list(ctx, c.TreeHash, path)
+	if errors.Is(err, schema.ErrRefused) {
+		return commit, err
+	}
+	if err != nil {
+		return schema.Commit{}, err
+	}
+	commit.Tree = &tree{repository: r, files: files}
+	return commit, nil
 }
 
 func decodeCommit(raw []byte) (*object.Commit, error) {
