@@ -60,7 +60,17 @@ func isShim(pid int, address string, wanted func(id string) bool) bool {
 
 // isShimOf says whether a command line is that of a shim of the containerd at address.
 func isShimOf(args []string, address string) bool {
-	return strings.HasPrefix(filepath.Base(args[0]), "containerd-shim") && address != "" && argument(args, "-address") == address
+	return strings.HasPrefix(filepath.Base(args[0]), "containerd-shim") && address != "" && sameFile(argument(args, "-address"), address)
+}
+
+// sameFile says whether two paths lead to one file, or are one.
+func sameFile(a, b string) bool {
+	if a == b {
+		return true
+	}
+	one, err1 := os.Stat(a)
+	two, err2 := os.Stat(b)
+	return err1 == nil && err2 == nil && os.SameFile(one, two)
 }
 
 // argument is the one after a flag; "" when there is none.
