@@ -68,3 +68,22 @@ func TestWhatCannotBeDoneIsInvalid(t *testing.T) {
 		}
 	}
 }
+
+// Whatever way a Secret is asked for, only administrators have it.
+func TestNobodyElseSeesASecret(t *testing.T) {
+	d := newDoor(t, func(o *Options) { o.Streams = stub{} }).furnish()
+	for _, path := range []string{
+		"secrets", "namespaces/default/secrets", "namespaces//secrets", "namespaces/default/secrets/", "namespaces/default/secrets/hush", "namespaces/default/%73ecrets/hush",
+		"secrets?watch=1", "secrets?fieldSelector=metadata.name%3Dhush&limit=1", "watch/secrets", "watch/namespaces/default/secrets/hush", "namespaces/default/secrets/hush/status",
+	} {
+		for _, accept := range []string{"application/json", "application/yaml", string(protoMedia), "application/json;as=Table;g=meta.k8s.io;v=v1",
+			"application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"} {
+			for _, method := range []string{"GET", "HEAD", "OPTIONS", "PATCH", "DELETE", "TRACE"} {
+				a := d.ask(method, "/api/v1/"+path, "", "Authorization: Bearer view", "Accept: "+accept)
+				if a.StatusCode != 403 && a.StatusCode != 404 || strings.Contains(a.text, "sesame") || strings.Contains(a.text, "c2VzYW1l") {
+					t.Errorf("%s %s as %s: %s %s", method, path, accept, a.Status, a.text)
+				}
+			}
+		}
+	}
+}
