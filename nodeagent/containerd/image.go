@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -43,6 +44,7 @@ type imageStore struct {
 	owner       string // the instance; "": a person at the machine
 	byHand      string // the instance for which that person works; "" when nobody does
 	disk        *imageDisk
+	looks       string        // where images are mounted to look into them; "": where temporary files are
 	slots       chan struct{} // one per pull under way
 	flight      singleflight.Group
 	turns       podLocks        // by image name: one pull at a time, with whatever credentials
@@ -75,6 +77,9 @@ func newImageStore(c *client.Client, o Options) *imageStore {
 		mirrors: o.Mirrors, wire: newWire(o.pace), owner: o.Instance, slots: make(chan struct{}, pulls),
 		disk:  &imageDisk{client: c, snapshotter: o.Snapshotter, usage: o.usage},
 		known: map[digest.Digest]*imageInfo{}, going: map[string]*pulling{},
+	}
+	if o.RunDir != "" {
+		s.looks = filepath.Join(o.RunDir, "looks")
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s

@@ -125,6 +125,9 @@ func New(o Options) (*Runtime, error) {
 			return nil, fmt.Errorf("make the runtime's directories: %w", err)
 		}
 	}
+	if err := dropLooks(filepath.Join(o.RunDir, "looks")); err != nil {
+		return nil, fmt.Errorf("clear where an earlier run looked into images: %w", err)
+	}
 	limits, err := lookAtHost(o.Logger)
 	if err != nil {
 		return nil, err

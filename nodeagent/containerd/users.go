@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -76,7 +77,7 @@ func (s *imageStore) readFiles(ctx context.Context, chainID string) (facts fileF
 		return facts, unavailable("look into the image", err)
 	}
 	defer func() { err = errors.Join(err, sn.Remove(context.WithoutCancel(ctx), key)) }()
-	err = mount.WithReadonlyTempMount(ctx, mounts, func(dir string) (err error) {
+	err = s.lookInto(mounts, func(dir string) (err error) {
 		if facts.passwd, err = readBounded(dir, "etc/passwd"); err != nil {
 			return err
 		}
@@ -93,6 +94,39 @@ func (s *imageStore) readFiles(ctx context.Context, chainID string) (facts fileF
 		return err
 	})
 	return facts, err
+}
+
+// lookInto mounts a view of an image for as long as f takes.
+func (s *imageStore) lookInto(view []mount.Mount, f func(dir string) error) (err error) {
+	dir, err := os.MkdirTemp(s.looks, "")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dropLook(dir)) }()
+	if err := mount.All(view, dir); err != nil {
+		return unavailable("look into the image", err)
+	}
+	return f(dir)
+}
+
+// dropLook removes a directory at which an image was looked into, and nothing in it.
+func dropLook(dir string) error { return errors.Join(unmount(dir), os.Remove(dir)) }
+
+// dropLooks removes those of a run that was killed.
+func dropLooks(in string) error {
+	if err := os.MkdirAll(in, 0o700); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(in)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := dropLook(filepath.Join(in, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readBounded reads a file of an image; one that is not there is empty. Links
