@@ -152,7 +152,7 @@ then start without a registry. Run it as root on the node.`,
 }
 
 func importFile(ctx context.Context, cmd *cobra.Command, importer *containerd.Importer, file string) error {
-	var in io.Reader = cmd.InOrStdin()
+	var in io.Reader = input{ctx, cmd.InOrStdin()}
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {

@@ -35,7 +35,7 @@ given are not known here; name them again.`,
 			if o.Mirrors, err = containerd.ParseMirrors(mirrors); err != nil {
 				return err
 			}
-			logins, err := readLogins(cmd.InOrStdin(), credentials)
+			logins, err := readLogins(input{ctx, cmd.InOrStdin()}, credentials)
 			if err != nil {
 				return err
 			}

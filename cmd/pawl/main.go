@@ -68,11 +68,13 @@ func run(args []string, s genericiooptions.IOStreams, env func(string) string) (
 }
 
 // interruptible lets a verb of Pawl's own clear away behind itself when it is
-// interrupted. kubectl's commands see to themselves, or simply end.
+// interrupted. A second interrupt ends it as it is. kubectl's commands see to
+// themselves, or simply end.
 func interruptible(run func(context.Context, *cobra.Command, []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
+		defer context.AfterFunc(ctx, stop)()
 		return run(ctx, cmd, args)
 	}
 }

@@ -64,7 +64,7 @@ type verdict struct {
 }
 
 func validate(ctx context.Context, path, output string, stdin io.Reader, stdout, stderr io.Writer) error {
-	tree, err := openTree(path, stdin)
+	tree, err := openTree(path, input{ctx, stdin})
 	if err != nil {
 		return err
 	}
