@@ -34,9 +34,9 @@ type agent struct {
 
 	mu      sync.Mutex
 	pods    map[types.UID]*worker
-	waiting map[schema.PodKey]*corev1.Pod // successor of a pod of that name that is not gone yet
-	named   map[types.UID]bool            // by the last whole set, and what came since
-	unnamed map[schema.ObjectKey]bool     // objects that the last whole set did not name, held for the pods that use them
+	waiting map[schema.PodKey]*schema.Assignment // successor of a pod of that name that is not gone yet
+	named   map[types.UID]bool                   // by the last whole set, and what came since
+	unnamed map[schema.ObjectKey]bool            // objects that the last whole set did not name, held for the pods that use them
 
 	storage   storage
 	diskShort pressure         // for the heartbeat
@@ -61,7 +61,7 @@ func newAgent(cfg Config) (*agent, error) {
 		removals: newSlots(2 * cfg.StartsAtOnce),
 		synced:   make(chan struct{}, 1),
 		pods:     map[types.UID]*worker{},
-		waiting:  map[schema.PodKey]*corev1.Pod{},
+		waiting:  map[schema.PodKey]*schema.Assignment{},
 		named:    map[types.UID]bool{},
 	}
 	a.probe = newProber(cfg.Runtime)
@@ -79,7 +79,7 @@ func (a *agent) adopt() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, r := range kept.pods {
-		a.start(&r.Pod, r.status)
+		a.start(&r.Assignment, r.status)
 	}
 	if len(kept.pods) > 0 {
 		a.log.Info("took up the last assignments", "pods", len(kept.pods))
@@ -94,10 +94,10 @@ func (a *agent) Whole(s Assigned) {
 	a.mu.Lock()
 	a.named = map[types.UID]bool{}
 	for i := range s.Assignments {
-		a.take(&s.Assignments[i].Pod)
+		a.take(&s.Assignments[i])
 	}
-	for k, p := range a.waiting {
-		if !a.named[p.UID] {
+	for k, next := range a.waiting {
+		if !a.named[next.Pod.UID] {
 			delete(a.waiting, k) // nothing of it is here that could be lost
 		}
 	}
@@ -128,24 +128,26 @@ func (a *agent) Delta(s Assigned, remove []schema.ObjectKey) {
 		}
 	}
 	for i := range s.Assignments {
-		a.take(&s.Assignments[i].Pod)
+		a.take(&s.Assignments[i])
 	}
 }
 
 // take gives a pod as assigned to its worker. Needs a.mu.
-func (a *agent) take(p *corev1.Pod) {
+func (a *agent) take(order *schema.Assignment) {
+	p := &order.Pod
 	a.named[p.UID] = true
 	if w := a.pods[p.UID]; w != nil {
+		a.reports.sign(p.UID, order.Signature)
 		w.assign(p)
 		return
 	}
 	if old := a.holder(keyOf(p)); old != nil {
 		// One name, one pod: the new one begins when the old one is gone.
-		a.waiting[keyOf(p)] = p
+		a.waiting[keyOf(p)] = order
 		a.dismiss(old)
 		return
 	}
-	a.start(p, nil)
+	a.start(order, nil)
 }
 
 // dismiss has a pod removed that is no longer assigned. Needs a.mu.
@@ -184,7 +186,9 @@ func (a *agent) holder(k schema.PodKey) *worker {
 }
 
 // start begins a pod's worker. Needs a.mu.
-func (a *agent) start(p *corev1.Pod, last *corev1.PodStatus) {
+func (a *agent) start(order *schema.Assignment, last *corev1.PodStatus) {
+	p := &order.Pod
+	a.reports.sign(p.UID, order.Signature)
 	w := newWorker(a, p, last)
 	a.pods[p.UID] = w
 	a.workers.Go(func() { w.run(a.ctx) })

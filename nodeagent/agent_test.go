@@ -336,6 +336,29 @@ func TestObjectsGoWithTheirPods(t *testing.T) {
 	})
 }
 
+// By its signature the cluster knows a pod again when it has lost its store: the
+// agent keeps it on disk and hands it back with every word.
+func TestSignaturesGoBack(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.begin(true)
+		p := newPod("a")
+		r.ctl.h.Delta(nodeagent.Assigned{Assignments: []schema.Assignment{{Node: "n1", Pod: *p, Signature: "signed"}}}, nil)
+		r.after(time.Second)
+		if got, _ := r.report(p.UID); got.Signature != "signed" {
+			t.Errorf("reported with signature %q", got.Signature)
+		}
+		r.kill()
+		r.ctl.mu.Lock()
+		clear(r.ctl.reports) // and nothing is assigned: the store was lost
+		r.ctl.mu.Unlock()
+		r.begin(true)
+		r.after(time.Second)
+		if got, _ := r.report(p.UID); got.Signature != "signed" || got.Pod.Status.Phase != corev1.PodRunning {
+			t.Errorf("after a restart: %s with signature %q", got.Pod.Status.Phase, got.Signature)
+		}
+	})
+}
+
 // After a reboot the agent starts what it was assigned, with no control plane.
 func TestRebootWithoutControlPlane(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {

@@ -143,8 +143,8 @@ func each(dir string, log *slog.Logger, read func(name string, raw []byte) error
 	return nil
 }
 
-func (d *disk) putPod(node schema.NodeName, p *corev1.Pod) error {
-	return write(d.pods, string(p.UID), schema.Assignment{Node: node, Pod: *p}, true)
+func (d *disk) putPod(a schema.Assignment) error {
+	return write(d.pods, string(a.Pod.UID), a, true)
 }
 
 func (d *disk) putStatus(uid types.UID, s corev1.PodStatus) error {

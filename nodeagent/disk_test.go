@@ -54,7 +54,7 @@ func TestDiskKeeps(t *testing.T) {
 	m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "c"}}
 	secret := schema.ObjectKey{Kind: schema.Secrets, Namespace: "ns", Name: "a.b"}
 	for _, err := range []error{
-		d.putPod("n1", p), d.putStatus("u1", corev1.PodStatus{Phase: corev1.PodRunning}), d.putObject(secret, s),
+		d.putPod(schema.Assignment{Node: "n1", Pod: *p}), d.putStatus("u1", corev1.PodStatus{Phase: corev1.PodRunning}), d.putObject(secret, s),
 		d.putObject(schema.ObjectKey{Kind: schema.ConfigMaps, Namespace: "ns", Name: "c"}, m),
 	} {
 		if err != nil {

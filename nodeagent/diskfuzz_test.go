@@ -40,7 +40,7 @@ func FuzzDiskRecords(f *testing.F) {
 			if p.Pod.UID != "u1" || p.status == nil {
 				t.Errorf("took up %+v", p)
 			}
-			if err := d.putPod(p.Node, &p.Pod); err != nil {
+			if err := d.putPod(p.Assignment); err != nil {
 				t.Error(err)
 			}
 		}
@@ -70,7 +70,7 @@ func FuzzDiskNames(f *testing.F) {
 		if len(uid)+len(namespace)+len(name) > 200 {
 			return // longer than a file's name may be
 		}
-		put := d.putPod("n1", &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: types.UID(uid)}}) == nil
+		put := d.putPod(schema.Assignment{Node: "n1", Pod: corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: types.UID(uid)}}}) == nil
 		k := schema.ObjectKey{Kind: schema.ConfigMaps, Namespace: namespace, Name: name}
 		kept := d.putObject(k, corev1.ConfigMap{}) == nil
 		for where, n := range map[string]int{dir: 1, d.pods: count(put), d.objects: count(kept)} {

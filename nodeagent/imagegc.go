@@ -68,8 +68,8 @@ func (a *agent) imagesWanted() (all []string) {
 	for _, w := range a.pods {
 		pods = append(pods, w.wanted())
 	}
-	for _, p := range a.waiting {
-		pods = append(pods, p)
+	for _, next := range a.waiting {
+		pods = append(pods, &next.Pod)
 	}
 	a.mu.Unlock()
 	for _, p := range pods {

@@ -70,8 +70,8 @@ func (a *agent) sweep(ctx context.Context) error {
 
 // expects says whether a pod of that uid waits for its name to be free. Needs a.mu.
 func (a *agent) expects(uid types.UID) bool {
-	for _, p := range a.waiting {
-		if p.UID == uid {
+	for _, next := range a.waiting {
+		if next.Pod.UID == uid {
 			return true
 		}
 	}

@@ -35,6 +35,7 @@ type reporter struct {
 	mu    sync.Mutex
 	seq   uint64
 	pods  map[types.UID]*report
+	signs map[types.UID]string // signatures of what was assigned
 	dirty map[types.UID]bool
 	owed  map[types.UID]bool // to be told before the node is; nil: it has not synced yet
 	paid  chan struct{}      // one token: nothing is owed any more
@@ -50,8 +51,21 @@ type report struct {
 func newReporter(node schema.NodeName, log *slog.Logger) *reporter {
 	return &reporter{
 		node: node, log: log, wake: make(chan struct{}, 1), again: make(chan struct{}, 1), acked: func(types.UID) {},
-		pods: map[types.UID]*report{}, dirty: map[types.UID]bool{}, paid: make(chan struct{}, 1),
+		pods: map[types.UID]*report{}, signs: map[types.UID]string{}, dirty: map[types.UID]bool{}, paid: make(chan struct{}, 1),
 	}
+}
+
+// sign keeps the signature of a pod's assignment, which goes with every word on it.
+func (r *reporter) sign(uid types.UID, signature string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.signs[uid] = signature
+}
+
+func (r *reporter) signature(uid types.UID) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.signs[uid]
 }
 
 // put makes s the newest word on the pod. p is shared and not changed.
@@ -93,6 +107,7 @@ func (r *reporter) drop(uid types.UID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.pods, uid)
+	delete(r.signs, uid)
 	delete(r.dirty, uid)
 	r.pay(uid)
 }
@@ -222,7 +237,7 @@ func (r *reporter) send(ctx context.Context, to ControlPlane, batch []*report) e
 	defer cancel()
 	reports := make([]schema.PodReport, len(batch))
 	for i, x := range batch {
-		reports[i] = schema.PodReport{Node: r.node, Pod: *x.pod, Gone: x.gone}
+		reports[i] = schema.PodReport{Node: r.node, Pod: *x.pod, Gone: x.gone, Signature: r.signature(x.pod.UID)}
 	}
 	if err := to.ReportPods(ctx, reports); err != nil {
 		return err

@@ -246,7 +246,7 @@ func (w *worker) record(want *corev1.Pod, now time.Time) bool {
 	if w.diskFail.Count > 0 && now.Before(w.diskFail.RetryAt) {
 		return want.DeletionTimestamp != nil
 	}
-	if err := w.a.disk.putPod(w.a.cfg.Node, want); err != nil {
+	if err := w.a.disk.putPod(schema.Assignment{Node: w.a.cfg.Node, Pod: *want, Signature: w.a.reports.signature(w.uid)}); err != nil {
 		w.log.Error("cannot record the pod on disk; not beginning it", "err", err)
 		w.diskFail = failed(w.diskFail, "FailedRecord", err, time.Second)
 		if latest := now.Add(jittered(troublePauseMax)); w.diskFail.RetryAt.After(latest) {

@@ -66,7 +66,7 @@ func (l *loop) write(c plan.Change) (kv.Write, error) {
 	switch {
 	case c.Assign != nil:
 		key := kv.AssignmentKey(c.Assign.Node, schema.PodKey{Namespace: c.Assign.Pod.Namespace, Name: c.Assign.Pod.Name})
-		return l.encode(kv.Assignments, key, c.Assign)
+		return l.encodeAssignment(key, *c.Assign)
 	case c.Unassign != nil:
 		return l.remove(kv.Assignments, kv.AssignmentKey(c.Unassign.Node, c.Unassign.Pod)), nil
 	case c.Put != nil:
@@ -76,6 +76,13 @@ func (l *loop) write(c plan.Change) (kv.Write, error) {
 	default:
 		return kv.Write{}, fmt.Errorf("plan: change about %s (%s) changes nothing", c.About, c.Event)
 	}
+}
+
+func (l *loop) encodeAssignment(key string, a schema.Assignment) (_ kv.Write, err error) {
+	if a.Signature, err = l.sealer.Sign(&a); err != nil {
+		return kv.Write{}, fmt.Errorf("sign %s %s: %w", kv.Assignments, key, err)
+	}
+	return l.encode(kv.Assignments, key, a)
 }
 
 func (l *loop) encode(b kv.Bucket, key string, value any) (kv.Write, error) {

@@ -43,8 +43,10 @@ func (r *loopRig) open() {
 	r.t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	store := r.openStore()
+	sealer, err := kv.NewSealer(filepath.Join(r.dir, "cluster.age"))
+	r.must(err)
 	r.loop = &loop{
-		store: store, views: newViews(store), intake: newIntake(quiet), log: quiet,
+		store: store, sealer: sealer, views: newViews(store), intake: newIntake(quiet), log: quiet,
 		planner: plan.NewPlanner(&plan.World{KeepAll: true}), events: make(chan bulletin, eventBacklog),
 	}
 }

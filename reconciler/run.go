@@ -80,6 +80,7 @@ func newGateway(nodes *kv.Conn, store *kv.Store, l *loop, cfg Config) (*gateway.
 		Desired:     l.views.desired,
 		Actual:      l.views.actual,
 		OpenSecret:  l.sealer.Open,
+		Signed:      l.sealer.Signed,
 		Logger:      cfg.Logger.With("room", "gateway"),
 	}
 	if err := giveTokens(&o, cfg.Access, l.views); err != nil {

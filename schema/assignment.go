@@ -11,6 +11,9 @@ import corev1 "k8s.io/api/core/v1"
 type Assignment struct {
 	Node NodeName   `json:"node"`
 	Pod  corev1.Pod `json:"pod"`
+	// Signature is the cluster's, by which it knows its own assignment again when
+	// it has lost its store and a node tells of it. Agents keep it and hand it back.
+	Signature string `json:"signature,omitempty"`
 }
 
 // A PodReport is what a node's agent says of one pod: the pod as it was
@@ -22,4 +25,6 @@ type PodReport struct {
 	// Gone: nothing of this uid is left on the node (no container, namespace,
 	// mount or address), and the agent will not speak of it again.
 	Gone bool `json:"gone,omitempty"`
+	// Signature is that of the assignment.
+	Signature string `json:"signature,omitempty"`
 }

@@ -4,8 +4,7 @@
 // what agents report.
 //
 // It refuses to decide anything: it removes no pod, moves none and judges no
-// status. It believes a node's words only about that node and its own pods; of
-// these also that they are its own, when nobody else has them: a store that was
-// lost is rebuilt from such words. A hostile node can so invent a pod, and be
-// given what it uses.
+// status. It believes a node's words only about that node and its own pods: those
+// that it has, or had, by the cluster's signature. A store that was lost is
+// rebuilt from such words.
 package gateway

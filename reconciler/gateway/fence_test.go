@@ -322,3 +322,36 @@ func (c *cluster) wiretap(word string) func() []string {
 		return heard
 	}
 }
+
+// A node cannot invent a pod, to be given what it uses, nor change one that it
+// had: of what nobody assigned only the cluster's own word is taken back.
+func TestInventedPods(t *testing.T) {
+	c := newCluster(t)
+	n1 := c.agent("n1")
+	uses := func(p *corev1.Pod) { p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "s"}} }
+	unsigned := report("n1", pod("invented", uses), corev1.PodRunning)
+	unsigned.Signature = ""
+	changed := report("n1", pod("changed"), corev1.PodRunning)
+	uses(&changed.Pod)
+	elsewhere := report("n2", pod("elsewhere", uses), corev1.PodRunning)
+	elsewhere.Node, elsewhere.Pod.Spec.NodeName = "n1", "n1"
+	for _, r := range []schema.PodReport{unsigned, changed, elsewhere} {
+		if err := n1.ReportPods(t.Context(), []schema.PodReport{r}); !errors.Is(err, schema.ErrRefused) || !strings.Contains(err.Error(), "was not assigned to node n1 by this cluster") {
+			t.Errorf("%s: %v", r.Pod.Name, err)
+		}
+	}
+	had := report("n1", pod("had"), corev1.PodRunning)
+	if err := n1.ReportPods(t.Context(), []schema.PodReport{had}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "its word is stored", func() bool { return c.stored("had") != nil })
+	uses(&had.Pod)
+	had.Pod.Status.Phase = corev1.PodFailed
+	if err := n1.ReportPods(t.Context(), []schema.PodReport{had}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "its status is stored", func() bool { return c.stored("had").Pod.Status.Phase == corev1.PodFailed })
+	if s := c.stored("had").Pod.Spec.ImagePullSecrets; len(s) > 0 {
+		t.Errorf("its spec was changed: %v", s)
+	}
+}

@@ -25,6 +25,9 @@ type Options struct {
 	Actual      *kv.View[kv.Actual]
 	// OpenSecret unseals a Secret, for a node whose pod uses it.
 	OpenSecret func(*corev1.Secret) (*corev1.Secret, error)
+	// Signed says whether a node tells of a pod as this cluster assigned it to it
+	// once. Of a pod that nobody has assigned only then a word is taken.
+	Signed func(*schema.PodReport) bool
 	// IssueToken makes the token of a pod's service account; nil: there are none.
 	IssueToken func(TokenOrder) (schema.Token, error)
 	// RootCA is what vouches for the API to pods, as PEM; it is never written to.

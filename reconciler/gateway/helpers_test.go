@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -71,7 +72,7 @@ func newCluster(t testing.TB) *cluster {
 	c.control = c.connect("reconciler", must[kv.Credentials](t)(c.server.ControlCredentials()), "")
 	c.nodes = c.connect("gateway", must[kv.Credentials](t)(c.server.GatewayCredentials()), "")
 	c.store = must[*kv.Store](t)(kv.OpenStore(t.Context(), c.control, kv.StoreOptions{}))
-	c.sealer = must[*kv.Sealer](t)(kv.NewSealer(filepath.Join(c.dir, "cluster.age")))
+	c.sealer = clusterKey
 	c.assignments = kv.NewView(c.store, kv.Assignments, kv.DecodeAssignment)
 	c.desired = kv.NewView(c.store, kv.Desired, kv.DecodeDesired)
 	c.actual = kv.NewView(c.store, kv.Actuals, kv.DecodeActual)
@@ -95,7 +96,7 @@ func (c *cluster) startServer(listen string) {
 func (c *cluster) startGateway() {
 	c.gateway = New(Options{
 		Nodes: c.nodes, Store: c.store, Assignments: c.assignments, Desired: c.desired, Actual: c.actual,
-		OpenSecret: c.sealer.Open, IssueToken: c.issueToken, RootCA: []byte("the root"), Logger: quiet(),
+		OpenSecret: c.sealer.Open, Signed: c.sealer.Signed, IssueToken: c.issueToken, RootCA: []byte("the root"), Logger: quiet(),
 	})
 	c.stopGateway = c.run(c.gateway.Run)
 }
@@ -190,8 +191,31 @@ func report(n schema.NodeName, p *corev1.Pod, phase corev1.PodPhase) schema.PodR
 	q := *p
 	q.Spec.NodeName = string(n)
 	q.Status.Phase = phase
-	return schema.PodReport{Node: n, Pod: q}
+	return signed(schema.PodReport{Node: n, Pod: q})
 }
+
+// signed is the report of a pod that was once assigned like that.
+func signed(r schema.PodReport) schema.PodReport {
+	var err error
+	if r.Signature, err = clusterKey.Sign(&schema.Assignment{Node: r.Node, Pod: r.Pod}); err != nil {
+		panic(err)
+	}
+	return r
+}
+
+// clusterKey is the same in all tests.
+var clusterKey = func() *kv.Sealer {
+	dir, err := os.MkdirTemp("", "key")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	s, err := kv.NewSealer(filepath.Join(dir, "cluster.age"))
+	if err != nil {
+		panic(err)
+	}
+	return s
+}()
 
 // stored is what the store holds of a pod.
 func (c *cluster) stored(name string) *schema.PodReport {

@@ -104,6 +104,13 @@ func (g *Gateway) judge(n *node, r *schema.PodReport) (*entry, error) {
 		r = &told
 	case ours:
 		// Its own word of before, about a pod that is no longer assigned to it.
+		told := *r
+		told.Pod = old.Pod
+		told.Pod.Status = r.Pod.Status
+		if told.Pod.DeletionTimestamp == nil {
+			told.Pod.DeletionTimestamp, told.Pod.DeletionGracePeriodSeconds = r.Pod.DeletionTimestamp, r.Pod.DeletionGracePeriodSeconds
+		}
+		r = &told
 	case isStored && old.Node != n.name && old.Node != "":
 		// Without a node it is the planner's word on a pod that waits for one.
 		return nil, fmt.Errorf("pod %s is reported by another node: %w", pod, schema.ErrRefused)
@@ -113,6 +120,8 @@ func (g *Gateway) judge(n *node, r *schema.PodReport) (*entry, error) {
 		return nil, nil // nobody waits to hear it
 	case isAssigned || isStored && !old.Gone && old.Node != "":
 		return nil, nil // another pod has the name by now
+	case !g.o.Signed(r):
+		return nil, fmt.Errorf("pod %s, uid %s, was not assigned to node %s by this cluster: %w", pod, r.Pod.UID, n.name, schema.ErrRefused)
 	}
 	if isStored && same(old, r) && !g.inbox.has(key) {
 		return nil, nil

@@ -365,6 +365,7 @@ func TestSecretsStayOutOfLogs(t *testing.T) {
 			}
 			return c.sealer.Open(s)
 		},
+		Signed: c.sealer.Signed,
 		Logger: slog.New(slog.NewTextHandler(writerFunc(func(p []byte) (int, error) {
 			mu.Lock()
 			defer mu.Unlock()
