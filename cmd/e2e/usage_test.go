@@ -45,6 +45,10 @@ func TestTop(t *testing.T) {
 		if m := regexp.MustCompile(`^burn +([2-9]\d|1\d\d|2[0-3]\d)m +\d+Mi *\n$`).FindString(out); m == "" {
 			return fmt.Errorf("top says of a pod that is held at 200m: %q", out)
 		}
+		out, err = c.kubectl("top", "pod", "idle", "--containers", "--no-headers")
+		if err != nil || strings.Count(out, "\n") != 2 {
+			return fmt.Errorf("top says of a pod of two containers: %w: %q", err, out)
+		}
 		return nil
 	})
 	for name, client := range c.clients() {
