@@ -94,10 +94,10 @@ func BenchmarkIdle(b *testing.B) {
 // the store says that it runs again, first restart.
 func BenchmarkKilledContainer(b *testing.B) {
 	c := newCluster(b)
-	for b.Loop() {
+	for round := 0; b.Loop(); round++ {
 		var took []time.Duration
 		for i := range 5 {
-			name := fmt.Sprintf("k%d", i)
+			name := fmt.Sprintf("k%d-%d", round, i) // none was restarted before
 			c.push(map[string]string{name + ".yaml": sleepers(name, 1)})
 			var id string
 			for _, p := range c.running(name+"-", 1, 60*time.Second) {
