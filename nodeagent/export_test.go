@@ -31,3 +31,9 @@ var LoggedContainer = loggedContainer
 
 // HostIP is this machine's address.
 var HostIP = hostIP
+
+// NextProbe, and from when it counts.
+var (
+	NextProbe   = nextProbe
+	ProbesBegan = probesBegan
+)
