@@ -32,8 +32,5 @@ var LoggedContainer = loggedContainer
 // HostIP is this machine's address.
 var HostIP = hostIP
 
-// NextProbe, and from when it counts.
-var (
-	NextProbe   = nextProbe
-	ProbesBegan = probesBegan
-)
+// ProbePause is how long after one probe the next is made.
+var ProbePause = probePause

@@ -115,9 +115,9 @@ type probeRun struct {
 }
 
 func (r *probeRun) run(ctx context.Context, startedAt time.Time) {
-	due := startedAt.Add(time.Duration(r.probe.InitialDelaySeconds) * time.Second)
+	first := startedAt.Add(time.Duration(r.probe.InitialDelaySeconds) * time.Second)
 	period := seconds(r.probe.PeriodSeconds, 10)
-	t := time.NewTimer(time.Until(due))
+	t := time.NewTimer(time.Until(first))
 	defer t.Stop()
 	for {
 		select {
@@ -125,13 +125,13 @@ func (r *probeRun) run(ctx context.Context, startedAt time.Time) {
 			return
 		case <-t.C:
 		}
-		due = nextProbe(time.Now(), period)
+		asked := time.Now()
 		err := r.once(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		r.tell(err)
-		t.Reset(max(0, time.Until(due)))
+		t.Reset(max(0, probePause(asked, period)-time.Since(asked)))
 	}
 }
 
@@ -139,12 +139,10 @@ func (r *probeRun) run(ctx context.Context, startedAt time.Time) {
 // to wake up once for many of them costs half of the processor's time.
 const probesTogether = 250 * time.Millisecond
 
-var probesBegan = time.Now() // and the monotonic clock goes on from there, whoever sets the other
-
-// nextProbe is when a probe that is made now is made again: after its period, or
-// once by less than probesTogether before.
-func nextProbe(now time.Time, period time.Duration) time.Time {
-	return probesBegan.Add(now.Add(period).Sub(probesBegan).Truncate(probesTogether))
+// probePause is how long after now a probe is made again: its period, or once by
+// less than probesTogether shorter.
+func probePause(now time.Time, period time.Duration) time.Duration {
+	return now.Add(period).Truncate(probesTogether).Sub(now)
 }
 
 func (r *probeRun) once(ctx context.Context) error {
