@@ -140,9 +140,11 @@ func (r *probeRun) run(ctx context.Context, startedAt time.Time) {
 const probesTogether = 250 * time.Millisecond
 
 // probePause is how long after now a probe is made again: its period, or once by
-// less than probesTogether shorter.
+// less than probesTogether shorter. The clock by which the grid goes may be a
+// little behind the timers while it is being set.
 func probePause(now time.Time, period time.Duration) time.Duration {
-	return now.Add(period).Truncate(probesTogether).Sub(now)
+	const behind = probesTogether / 10
+	return now.Add(period + behind).Truncate(probesTogether).Sub(now)
 }
 
 func (r *probeRun) once(ctx context.Context) error {
