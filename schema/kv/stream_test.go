@@ -118,3 +118,29 @@ func BenchmarkStream(b *testing.B) {
 		}
 	}
 }
+
+// TestStreamEndsBeforeItsOpeningIsSeen is a short log on a busy machine: all of
+// it, the stream's end too, is there before the one who opened it looks.
+func TestStreamEndsBeforeItsOpeningIsSeen(t *testing.T) {
+	for range 50 { // of two things that have happened select takes either
+		s := newStream(nil, "", "", windowMost)
+		for i, f := range []streamFrame{
+			{kind: frameAccept},
+			{kind: frameData, channel: ChannelStdout, data: []byte("all of it")},
+			{kind: frameEnd},
+			{kind: frameClose, data: encodeClosing(nil)},
+		} {
+			f.number = uint32(i)
+			if err := s.put(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		opened, err := s.answered(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, err := all(t.Context(), opened); string(data) != "all of it" || err != nil {
+			t.Fatalf("%q, %v", data, err)
+		}
+	}
+}

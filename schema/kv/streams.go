@@ -125,13 +125,24 @@ func (s *Stream) opened(ctx context.Context, opening []byte) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.answered(ctx)
+}
+
+// answered waits for the node's answer.
+func (s *Stream) answered(ctx context.Context) (*Stream, error) {
 	t := time.NewTimer(openLimit)
 	defer t.Stop()
+	var err error
 	select {
 	case <-s.accepted:
 		return s, nil
 	case <-s.ctx.Done():
-		return nil, s.reason()
+		select {
+		case <-s.accepted: // and done with it already: what it sent is here to be read
+			return s, nil
+		default:
+			return nil, s.reason()
+		}
 	case <-t.C:
 		err = fmt.Errorf("stream to %s: no answer within %s: %w", s.peer, openLimit, schema.ErrUnavailable)
 	case <-ctx.Done():
