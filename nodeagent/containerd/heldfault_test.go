@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
@@ -26,6 +27,32 @@ import (
 // A process that ends while somebody types to it leaves nothing that two touch at
 // one time.
 func TestInputOfAProcessThatEnds(t *testing.T) {
+	x, reader := inputOf(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	asked := 0
+	x.Stdin = func(ctx context.Context) ([]byte, error) {
+		if asked++; asked == 1 {
+			return []byte("hello"), reader.Close()
+		}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	go func() {
+		for limit := time.Now().Add(patience); time.Now().Before(limit) && fileOpen(reader.Name()); {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	}()
+	x.feed(ctx)
+	if asked != 2 {
+		t.Errorf("input was asked for %d times", asked)
+	}
+}
+
+// inputOf returns an attachment to a container without a process, and the end of
+// its input that the process would have; the test closes that.
+func inputOf(t *testing.T) (*attachment, *os.File) {
+	t.Helper()
 	r := &Runtime{opts: Options{RunDir: t.TempDir()}}
 	rec := record{uid: "uid", stdin: stdinOpen}
 	rec.ID = "id"
@@ -38,25 +65,7 @@ func TestInputOfAProcessThatEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	asked := 0
-	x := &attachment{r: r, rec: rec, fed: make(chan struct{}), Attachment: nodeagent.Attachment{Stdin: func(ctx context.Context) ([]byte, error) {
-		if asked++; asked == 1 {
-			return []byte("hello"), reader.Close()
-		}
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}}}
-	go func() {
-		for limit := time.Now().Add(patience); time.Now().Before(limit) && fileOpen(path); {
-			time.Sleep(time.Millisecond)
-		}
-		cancel()
-	}()
-	x.feed(ctx)
-	if asked != 2 {
-		t.Errorf("input was asked for %d times", asked)
-	}
+	return &attachment{r: r, rec: rec, fed: make(chan struct{})}, reader
 }
 
 // fileOpen says whether this process has the file open.
@@ -172,29 +181,20 @@ func TestMessageOfALongLastLine(t *testing.T) {
 
 // What somebody typed before they were cut off still reaches the process.
 func TestInputBeforeTheClientIsCut(t *testing.T) {
-	r := &Runtime{opts: Options{RunDir: t.TempDir()}}
-	rec := record{uid: "uid", stdin: stdinOpen}
-	rec.ID = "id"
-	path := r.inputPath(rec.uid, rec.ID)
-	mkdirAll(t, filepath.Dir(path))
-	if err := unix.Mkfifo(path, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	reader, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	x, reader := inputOf(t)
 	defer reader.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	x := &attachment{r: r, rec: rec, fed: make(chan struct{}), Attachment: nodeagent.Attachment{Stdin: func(ctx context.Context) ([]byte, error) {
-		if err := ctx.Err(); err != nil {
-			return nil, err
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		x.Stdin = func(ctx context.Context) ([]byte, error) {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			cancel()
+			synctest.Wait() // what hangs on the end of ctx is done
+			return []byte("hello"), nil
 		}
-		cancel()
-		time.Sleep(10 * time.Millisecond) // what hangs on the end of ctx is done mostly
-		return []byte("hello"), nil
-	}}}
-	x.feed(ctx)
+		x.feed(ctx)
+	})
 	got := make([]byte, 10)
 	if n, err := reader.Read(got); err != nil || string(got[:n]) != "hello" {
 		t.Errorf("it reached the process: %q, %v", got[:n], err)
