@@ -35,6 +35,11 @@ func newNotebook(t testing.TB) *notebook {
 // note is a shell command that writes a word into the pod's page.
 func note(word string) string { return "echo $(date +%s) " + word + " >> /notes/$PAGE" }
 
+// noted is a shell command that waits until a word is on the pod's page.
+func noted(word string) string {
+	return "until grep -q ' " + word + "$' /notes/$PAGE; do sleep 0.05; done"
+}
+
 // read returns the words of a page and the seconds at which they were written.
 func (n *notebook) read(page string) (words []string, at map[string]int) {
 	n.t.Helper()
@@ -207,7 +212,7 @@ func order(t testing.TB, words []string, want ...string) {
 }
 
 // TestSidecarOrder starts sidecars before the app and stops them after it, the
-// last one first, with their preStop hooks.
+// last one first; their preStop hooks run before that: the app waits for one.
 func TestSidecarOrder(t *testing.T) {
 	t.Parallel()
 	c, n := newCluster(t), newNotebook(t)
@@ -217,7 +222,7 @@ func TestSidecarOrder(t *testing.T) {
 		part{name: "one", init: true, script: "sleep 1; touch /tmp/up; " + serves("one"), more: always + gate + hook("", note("one-stopping"))},
 		part{name: "prepare", init: true, script: note("prepared")},
 		part{name: "two", init: true, script: serves("two"), more: always},
-		part{name: "app", script: "trap '" + note("app-stopping") + "; sleep 1; " + note("app-term") + "; exit 0' TERM; " + note("app-start") + "; while :; do sleep 0.05; done"})})
+		part{name: "app", script: "stop() { " + note("app-stopping") + "; " + noted("one-stopping") + "; " + note("app-term") + "; exit 0; }; trap stop TERM; " + note("app-start") + "; while :; do sleep 0.05; done"})})
 	c.running("order", 1, 60*time.Second)
 	c.wrote(n, "order", "app-start")
 	c.push(map[string]string{"a.yaml": ""})
