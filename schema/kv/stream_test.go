@@ -144,3 +144,54 @@ func TestStreamEndsBeforeItsOpeningIsSeen(t *testing.T) {
 		}
 	}
 }
+
+// An endingContext is done at the very moment when somebody is about to wait for
+// it; atThat happens with it.
+type endingContext struct {
+	context.Context
+	atThat func()
+}
+
+func (c endingContext) Done() <-chan struct{} {
+	c.atThat()
+	return c.Context.Done()
+}
+
+// TestRecvSaysWhyTheStreamIsOver is a stream that breaks off while its receiver
+// is given up, often because of that: the stream's own end says more.
+func TestRecvSaysWhyTheStreamIsOver(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 50 { // of two things that have happened select takes either
+		s := newStream(nil, "", "", windowMost)
+		broke := errors.New("the connection broke")
+		_, _, err := s.Recv(endingContext{ctx, func() { s.finish(broke, false) }})
+		if !errors.Is(err, broke) {
+			t.Fatalf("%v", err)
+		}
+	}
+}
+
+// TestRecvHasWhatCameBeforeTheEnd is the node's side, where a handler's context
+// is the stream's: what came before the end is received all the same.
+func TestRecvHasWhatCameBeforeTheEnd(t *testing.T) {
+	for range 50 { // see above
+		s := newStream(nil, "", "", windowMost)
+		s.node = true
+		ctx := endingContext{s.Context(), func() {
+			for i, f := range []streamFrame{
+				{kind: frameData, channel: ChannelStdin, data: []byte("all of it")},
+				{kind: frameEnd},
+				{kind: frameClose, data: encodeClosing(nil)},
+			} {
+				f.number = uint32(i)
+				if err := s.put(f); err != nil {
+					t.Error(err)
+				}
+			}
+		}}
+		if data, err := all(ctx, s); string(data) != "all of it" || err != nil {
+			t.Fatalf("%q, %v", data, err)
+		}
+	}
+}

@@ -218,12 +218,11 @@ func (s *Stream) Recv(ctx context.Context) (channel byte, data []byte, err error
 		}
 		select {
 		case <-s.arrived:
-		case <-s.ctx.Done(): // look once more
-			if _, err := s.left(); err != nil {
-				return 0, nil, err
-			}
+		case <-s.ctx.Done():
 		case <-ctx.Done():
-			return 0, nil, context.Cause(ctx)
+			if s.ctx.Err() == nil { // else what came before the stream's own end, and that, say more
+				return 0, nil, context.Cause(ctx)
+			}
 		}
 	}
 }
@@ -249,16 +248,7 @@ func (s *Stream) take() (f streamFrame, grant int, err error) {
 	return f, grant, nil
 }
 
-// left is the error for a stream whose queue is empty; nil: more may come.
-func (s *Stream) left() (bool, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.queue) > 0 {
-		return true, nil
-	}
-	return false, s.leftLocked()
-}
-
+// leftLocked is the error for a stream whose queue is empty; nil: more may come.
 func (s *Stream) leftLocked() error {
 	switch {
 	case s.ended:
