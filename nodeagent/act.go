@@ -45,7 +45,7 @@ func call(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // failed is f after err, tried again after first, twice that, ….
 func failed(f pod.Failure, reason string, err error, first time.Duration) pod.Failure {
-	return f.Again(reason, err.Error(), time.Now(), first, rand.Float64())
+	return f.Again(reason, schema.Text(err), time.Now(), first, rand.Float64())
 }
 
 // do does one action and says whether to go on with the next of the step. A
@@ -65,7 +65,7 @@ func (w *worker) do(ctx, beside context.Context, want *corev1.Pod, seen pod.Seen
 	case pod.SetupVolumes:
 		err := w.a.cfg.Volumes.Setup(ctx, want, podSources{w.a.objects, w.a.tokens})
 		if errors.Is(err, ErrOutdated) {
-			w.warn("", "FailedMount", err.Error())
+			w.warn("", "FailedMount", schema.Text(err))
 			err = nil
 		}
 		w.known.VolumesReady = err == nil

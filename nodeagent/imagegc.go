@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pawl-project/pawl/schema"
 )
 
 const (
@@ -33,7 +35,7 @@ func (a *agent) collectImages(ctx context.Context) error {
 			continue
 		}
 		if failures++; failures > 1 { // once may be a runtime that is only just being started
-			a.tellNode(corev1.EventTypeWarning, "ImageGCFailed", err.Error())
+			a.tellNode(corev1.EventTypeWarning, "ImageGCFailed", schema.Text(err))
 			a.log.Warn("cannot collect images", "failures", failures, "err", err)
 		}
 	}

@@ -33,17 +33,17 @@ func (w *worker) tellAll(notices []notice) {
 func (w *worker) tellFailure(act pod.Action, reason string, err error) {
 	switch reason {
 	case "FailedCreatePodSandBox":
-		w.warn("", reason, "Failed to create pod sandbox: "+err.Error())
+		w.warn("", reason, "Failed to create pod sandbox: "+schema.Text(err))
 	case "FailedMount", "FailedUnmount":
-		w.warn("", reason, err.Error())
+		w.warn("", reason, schema.Text(err))
 	case "FailedKillPod", "FailedKill", "FailedRemove":
-		w.warn("", "FailedKillPod", "error killing pod: "+err.Error())
+		w.warn("", "FailedKillPod", "error killing pod: "+schema.Text(err))
 	case pod.ReasonCreate, pod.ReasonConfig:
 		name := ""
 		if s, ok := act.(pod.Start); ok {
 			name = s.Container
 		}
-		w.warn(name, "Failed", "Error: "+err.Error())
+		w.warn(name, "Failed", "Error: "+schema.Text(err))
 	}
 }
 
@@ -67,7 +67,7 @@ func (w *worker) tellNoImage(container string, r ImageRequest, reason string, er
 	case pod.ReasonInvalidImage:
 		w.warn(container, "InspectFailed", fmt.Sprintf("Failed to apply default image tag %q: %v", r.Image, err))
 	default:
-		w.warn(container, "Failed", "Error: "+err.Error())
+		w.warn(container, "Failed", "Error: "+schema.Text(err))
 		return
 	}
 	w.warn(container, "Failed", "Error: "+reason)

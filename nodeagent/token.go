@@ -271,7 +271,7 @@ func (a *agent) refreshToken(ctx context.Context, o oldToken) {
 		state = "it is good until " + o.expires.UTC().Format(time.RFC3339)
 	}
 	w.log.Warn("cannot replace the token of the pod's service account; it keeps the one it has", "expires", o.expires, "err", err)
-	w.warn("", "FailedTokenRefresh", "cannot replace the token of its service account, and "+state+": "+err.Error())
+	w.warn("", "FailedTokenRefresh", "cannot replace the token of its service account, and "+state+": "+schema.Text(err))
 }
 
 func (a *agent) workerOf(uid types.UID) *worker {

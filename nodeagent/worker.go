@@ -232,7 +232,7 @@ func (w *worker) reportUnseen(want *corev1.Pod, err error) {
 		return
 	}
 	known := w.known
-	known.Sandbox = pod.Failure{Count: 1, Reason: "RuntimeNotReady", Message: "the container runtime does not answer: " + err.Error()}
+	known.Sandbox = pod.Failure{Count: 1, Reason: "RuntimeNotReady", Message: "the container runtime does not answer: " + schema.Text(err)}
 	s := pod.Status(want, pod.Seen{UID: w.uid, Key: w.key}, known, time.Now())
 	w.a.reports.put(want, s, false)
 }
@@ -253,7 +253,7 @@ func (w *worker) record(want *corev1.Pod, now time.Time) bool {
 			w.diskFail.RetryAt = latest // the machine's trouble, not the pod's
 		}
 		w.known.Sandbox = w.diskFail
-		w.warn("", "FailedRecord", "cannot keep the pod on the node's disk, and so does not begin it: "+err.Error())
+		w.warn("", "FailedRecord", "cannot keep the pod on the node's disk, and so does not begin it: "+schema.Text(err))
 		return want.DeletionTimestamp != nil
 	}
 	w.recorded = want

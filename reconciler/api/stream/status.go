@@ -54,7 +54,7 @@ func plainText(err error) string {
 	if errors.As(err, &s) {
 		return s.Text
 	}
-	return strings.TrimSuffix(err.Error(), ": "+schema.ErrUnavailable.Error())
+	return schema.Text(err)
 }
 
 // withText keeps an error's code and reason and says it in other words.
