@@ -179,12 +179,8 @@ func (e *execution) run() error {
 // output sends the client what the node sends, and returns how it ended. The
 // error says so too when it did not end as it should.
 func (e *execution) output() (metav1.Status, error) {
-	var result *kv.StreamResult
 	for {
 		channel, data, err := e.node.Recv(e.ctx)
-		if errors.Is(err, io.EOF) && result != nil {
-			return resultStatus(*result, e.doing), nil
-		}
 		if errors.Is(err, io.EOF) {
 			err = errors.New("the node did not say how the command ended")
 		}
@@ -197,11 +193,12 @@ func (e *execution) output() (metav1.Status, error) {
 				e.gone()
 				return metav1.Status{}, err
 			}
-		case kv.ChannelResult:
-			result = new(kv.StreamResult)
-			if err := json.Unmarshal(data, result); err != nil {
+		case kv.ChannelResult: // the last there is, however the stream ends
+			var result kv.StreamResult
+			if err := json.Unmarshal(data, &result); err != nil {
 				return statusOf(apierrors.NewInternalError(errors.New("the node's word on how the command ended cannot be read"))), err
 			}
+			return resultStatus(result, e.doing), nil
 		}
 	}
 }
@@ -214,7 +211,7 @@ func (e *execution) pings() {
 		case <-e.ctx.Done():
 			return
 		case <-t.C:
-			if e.client.ping() != nil {
+			if err := e.client.ping(); err != nil && e.ctx.Err() == nil { // after the end it comes too late
 				e.gone()
 				return
 			}

@@ -11,8 +11,10 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -37,6 +39,9 @@ func shell(r kv.StreamRequest, n nodeSide) error {
 		return n.result(kv.StreamResult{})
 	case "exit":
 		return n.result(kv.StreamResult{ExitCode: 7})
+	case "exit and lost":
+		_ = n.result(kv.StreamResult{ExitCode: 7})
+		return kv.StreamErrorf(schema.ErrUnavailable, "node n1: its agent is stopping")
 	case "nope":
 		return n.result(kv.StreamResult{Error: `exec: "nope": executable file not found in $PATH`, Class: "refused"})
 	case "cat":
@@ -84,16 +89,16 @@ func TestCommand(t *testing.T) {
 }
 
 func TestExitCode(t *testing.T) {
-	for _, name := range []string{"websocket v5", "websocket v4", "spdy"} {
-		t.Run(name, func(t *testing.T) {
+	everyTransport(t, []string{"websocket v5", "websocket v4", "spdy"}, func(t *testing.T, name string) {
+		for _, command := range []string{"exit", "exit and lost"} {
 			g := newRig(t, shell)
-			err := g.run(t.Context(), name, remotecommand.StreamOptions{Stdout: io.Discard}, "exit")
+			err := g.run(t.Context(), name, remotecommand.StreamOptions{Stdout: io.Discard}, command)
 			var code exec.CodeExitError
 			if !errors.As(err, &code) || code.Code != 7 {
-				t.Errorf("%v", err)
+				t.Errorf("%s: %v", command, err)
 			}
-		})
-	}
+		}
+	})
 }
 
 // Of client-go's v1 a message may come too late to be heard.
@@ -507,4 +512,49 @@ func TestResultStatusHasEightBits(t *testing.T) {
 			t.Errorf("%d: %s", code, text)
 		}
 	}
+}
+
+// A lateSession's sign of life goes out while the end is being told, and fails
+// because of that; its client hangs up once it has heard the end.
+type lateSession struct {
+	pinging, told chan struct{}
+	closed        atomic.Bool
+	cut           bool // before the client had hung up
+	once          sync.Once
+}
+
+func (s *lateSession) serve(input) {
+	<-s.told
+	synctest.Wait() // until whatever comes of the sign of life has happened
+	s.cut = s.closed.Load()
+}
+
+func (s *lateSession) ping() error {
+	s.once.Do(func() { close(s.pinging) })
+	<-s.told
+	return websocket.ErrCloseSent
+}
+
+func (s *lateSession) write(byte, []byte) error { return nil }
+func (s *lateSession) finish(metav1.Status)     { close(s.told) }
+func (s *lateSession) close()                   { s.closed.Store(true) }
+
+// A client is not hung up on because the sign of life comes too late for it.
+func TestSignOfLifeMeetsTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := &lateSession{pinging: make(chan struct{}), told: make(chan struct{})}
+		node := &fakeNode{handle: func(_ kv.StreamRequest, n nodeSide) error {
+			<-client.pinging
+			return n.result(kv.StreamResult{})
+		}}
+		c, err := node.Open(t.Context(), "n1", kv.StreamRequest{UID: "u1", Pod: schema.PodKey{Namespace: "default", Name: "web"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		e := &execution{server: t.Context(), ctx: ctx, cancel: cancel, node: c, client: client, ping: defaultPing}
+		if err := e.run(); err != nil || client.cut {
+			t.Errorf("%v; cut off: %t", err, client.cut)
+		}
+	})
 }
