@@ -76,8 +76,16 @@ func (s *Streams) openArchive(ctx context.Context, r *http.Request, k schema.Pod
 
 // storeArchive sends the request's body to the node and answers how that ended.
 func storeArchive(ctx context.Context, w http.ResponseWriter, r *http.Request, c Conn) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	sent := make(chan error, 1)
-	go func() { sent <- sendAll(ctx, c, r.Body) }()
+	go func() {
+		err := sendAll(ctx, c, r.Body)
+		if err != nil {
+			cancel(err) // the node waits for a rest that does not come
+		}
+		sent <- err
+	}()
 	result, err := resultOf(ctx, c)
 	if err == nil && result.Error != "" {
 		err = &kv.StreamError{Text: result.Error, Class: kv.ClassNamed(result.Class)}
@@ -98,23 +106,21 @@ func storeArchive(ctx context.Context, w http.ResponseWriter, r *http.Request, c
 	return err
 }
 
-// resultOf waits for the node's word on how it ended.
+// resultOf waits for the node's word on how it ended: the last there is, however
+// the stream ends.
 func resultOf(ctx context.Context, c Conn) (result kv.StreamResult, err error) {
-	there := false
 	for {
 		channel, data, err := c.Recv(ctx)
 		switch {
-		case errors.Is(err, io.EOF) && there:
-			return result, nil
 		case errors.Is(err, io.EOF):
 			return result, errors.New("the node did not say how it ended")
 		case err != nil:
 			return result, err
 		case channel == kv.ChannelResult:
-			there = true
 			if err := json.Unmarshal(data, &result); err != nil {
 				return result, fmt.Errorf("the node's word cannot be read: %w", err)
 			}
+			return result, nil
 		}
 	}
 }

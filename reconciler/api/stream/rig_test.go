@@ -160,19 +160,26 @@ type rig struct {
 	user    access.User     // who asks
 }
 
-func newRig(t testing.TB, handle func(r kv.StreamRequest, n nodeSide) error) *rig {
-	t.Helper()
-	g := &rig{t: t, node: &fakeNode{handle: handle}, user: access.User{Name: "ada", Role: access.Admin}}
-	g.pod = &corev1.Pod{
+func webPod() *corev1.Pod {
+	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", UID: types.UID("u1")},
 		Spec:       corev1.PodSpec{NodeName: "n1", Containers: []corev1.Container{{Name: "main"}}},
 	}
-	g.streams = New(Options{
+}
+
+func (g *rig) newStreams() *Streams {
+	return New(Options{
 		Nodes: g.node, Logger: slog.New(slog.DiscardHandler),
 		Pod: func(k schema.PodKey) (*corev1.Pod, bool) {
 			return g.pod, k.Namespace == "default" && k.Name == g.pod.Name
 		},
 	})
+}
+
+func newRig(t testing.TB, handle func(r kv.StreamRequest, n nodeSide) error) *rig {
+	t.Helper()
+	g := &rig{t: t, node: &fakeNode{handle: handle}, pod: webPod(), user: access.User{Name: "ada", Role: access.Admin}}
+	g.streams = g.newStreams()
 	before := runtime.NumGoroutine()
 	g.server = httptest.NewServer(g)
 	t.Cleanup(func() {
