@@ -93,13 +93,26 @@ func down(ctx context.Context, c *upConfig, purge bool, out io.Writer) error {
 		fmt.Fprintln(out, "kept: "+c.data)
 		return nil
 	}
+	return c.removeData(out)
+}
+
+// removeData removes the data directory and what is in it; the directory itself
+// stays, empty, when something is mounted there.
+func (c *upConfig) removeData(out io.Writer) error {
 	if err := emptyDir(c.data, c.dataMark()); err != nil {
 		return err
 	}
 	if err := os.Remove(c.dataMark()); err != nil { // last: without it the rest would be nobody's
 		return err
 	}
-	fmt.Fprintln(out, "removed: "+c.data)
+	switch err := os.Remove(c.data); {
+	case err == nil:
+		fmt.Fprintln(out, "removed: "+c.data)
+	case errors.Is(err, unix.EBUSY):
+		fmt.Fprintln(out, "emptied, for it is a mount point: "+c.data)
+	default:
+		return err
+	}
 	return nil
 }
 
