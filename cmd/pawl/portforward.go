@@ -314,10 +314,11 @@ func (x *crossing) receive() error {
 	return err
 }
 
-// wasCut says whether the pod's half ended without its end.
+// wasCut says whether the pod's half ended without its end. That the other
+// half is ended here is said before it is done, and so asked last.
 func (x *crossing) wasCut() bool {
 	s, ok := x.data.(interface{ IsFinished() bool })
-	return x.lost() || ok && !x.said.Load() && s.IsFinished()
+	return x.lost() || ok && s.IsFinished() && !x.said.Load()
 }
 
 func (x *crossing) lost() bool {

@@ -26,6 +26,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/rest"
 	"k8s.io/kubectl/pkg/cmd/portforward"
+	"k8s.io/streaming/pkg/httpstream"
 
 	"github.com/pawl-project/pawl/reconciler/api/stream"
 	"github.com/pawl-project/pawl/schema"
@@ -481,4 +482,27 @@ func descriptors(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return len(all)
+}
+
+// A meeting is a pod's stream that has ended, and whose other half this side ends
+// just when somebody asks about it.
+type meeting struct {
+	httpstream.Stream
+	end func()
+}
+
+func (m meeting) IsFinished() bool { m.end(); return true }
+
+// A lasting is a session that goes on.
+type lasting struct{ httpstream.Connection }
+
+func (lasting) CloseChan() <-chan bool { return nil }
+
+// Where the pod and the program here end at the same time nothing was cut off.
+func TestForwardEndsMeet(t *testing.T) {
+	x := &crossing{session: lasting{}}
+	x.data = meeting{end: func() { x.said.Store(true) }}
+	if x.wasCut() {
+		t.Error("it is taken for cut off")
+	}
 }

@@ -260,8 +260,8 @@ func (f *forwarding) connect(p *forwardPair) error {
 		return err
 	}
 	defer leave()
-	ctx, cancel := context.WithCancel(f.ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(f.ctx)
+	defer cancel(nil)
 	c, err := f.s.open(ctx, f.pod, kv.StreamRequest{Verb: kv.StreamForward, Forward: &kv.ForwardRequest{Port: p.port}})
 	if err != nil {
 		return err
@@ -272,7 +272,7 @@ func (f *forwarding) connect(p *forwardPair) error {
 	f.open.Go(func() { // ends with the stream of data, which ends with the session
 		err := sendAll(ctx, c, x)
 		if err != nil {
-			cancel()
+			cancel(err)
 		}
 		up <- err
 	})
@@ -286,6 +286,9 @@ func (f *forwarding) connect(p *forwardPair) error {
 	}
 	c.Close(nil)
 	_ = p.data.Reset() //nolint:errcheck // ends sendAll, if it still reads
+	if errors.Is(err, errClientGone) {
+		return nil // of one connection; kubectl would end the others, too, if it was told
+	}
 	return err
 }
 
@@ -337,7 +340,8 @@ func (x *forwardInput) Read(p []byte) (int, error) {
 		return n, errClientGone
 	default:
 	}
-	if s, ok := x.Stream.(interface{ IsFinished() bool }); ok && !x.closed.Load() && s.IsFinished() {
+	// That this side closes the stream is said before it is done, and so asked last.
+	if s, ok := x.Stream.(interface{ IsFinished() bool }); ok && s.IsFinished() && !x.closed.Load() {
 		return n, errClientGone // neither side has ended its half: it was reset
 	}
 	return n, err
