@@ -164,7 +164,7 @@ func TestBucketsAreWrittenInOrder(t *testing.T) {
 func TestMarkersGoByThemselves(t *testing.T) {
 	s := newServer(t)
 	store := s.store()
-	store.ttl = time.Second
+	store.ttl = 5 * time.Second // long enough to be looked at
 	view := newTextView(t, store)
 	rev := commit(t, store, put("a", "1", 0))[0]
 	eventually(t, "the view has the key", func() bool { return view.Len() == 1 })
@@ -291,14 +291,15 @@ func TestLeases(t *testing.T) {
 			t.Errorf("ttl %s: %v", ttl, err)
 		}
 	}
-	rev, err := store.PutLease(t.Context(), "leader.x", []byte("a"), time.Second, 0)
+	const short = 5 * time.Second // and long enough to be looked at
+	rev, err := store.PutLease(t.Context(), "leader.x", []byte("a"), short, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.PutLease(t.Context(), "leader.x", []byte("b"), time.Second, 0); !errors.Is(err, schema.ErrConflict) {
+	if _, err := store.PutLease(t.Context(), "leader.x", []byte("b"), short, 0); !errors.Is(err, schema.ErrConflict) {
 		t.Errorf("a lease that somebody has: %v", err)
 	}
-	renewed, err := store.PutLease(t.Context(), "leader.x", []byte("a"), time.Second, rev)
+	renewed, err := store.PutLease(t.Context(), "leader.x", []byte("a"), short, rev)
 	if err != nil || renewed <= rev {
 		t.Errorf("renewed as %d after %d: %v", renewed, rev, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pawl-project/pawl/schema"
@@ -240,7 +241,8 @@ func TestDeletedAndLostAreTwoThings(t *testing.T) {
 
 	s.stop()
 	eventually(t, "the view is not whole", func() bool { return !v.Whole() })
-	s.port++ // out of the view's sight
+	port := s.port
+	s.port = server.RANDOM_PORT // out of the view's sight
 	s.start()
 	other := s.store()
 	commit(t, other, del("deleted", revs[1]))
@@ -255,7 +257,7 @@ func TestDeletedAndLostAreTwoThings(t *testing.T) {
 		t.Errorf("while it is away the view holds %d keys", v.Len())
 	}
 	s.stop()
-	s.port--
+	s.port = port
 	s.start()
 	eventually(t, "the view is whole again", v.Whole)
 	if got := contents(v); !maps.Equal(got, map[string]string{"stays": "1"}) {
