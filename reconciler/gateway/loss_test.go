@@ -131,7 +131,7 @@ func TestIdleNodeFollowsANewGateway(t *testing.T) {
 	if err := beat(); !errors.Is(err, schema.ErrUnavailable) {
 		t.Errorf("the new gateway has not given the node its set: %v", err)
 	}
-	eventually(t, "heartbeats have the agent fetch its set", func() bool { return beat() == nil && a.counts() == 2 })
+	eventually(t, "heartbeats have the agent fetch its set", func() bool { return beat() == nil && a.counts() >= 2 })
 }
 
 // An assignment that cannot be read is not one that was removed.

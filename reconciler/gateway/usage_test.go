@@ -87,7 +87,7 @@ func TestNodesTellTheirUsage(t *testing.T) {
 	}
 	// One that tells too often is not heard, and is not forgotten for it.
 	var last error
-	for range usageBurst + 1 {
+	for i := 0; last == nil && i < 20*usageBurst; i++ { // some are allowed while this goes on
 		last = a.ReportUsage(t.Context(), usageOf("n1", "web"))
 	}
 	if last == nil || names(c.gateway.Usage("n1")) != "web/main" {
