@@ -78,8 +78,8 @@ func TestKubectl(t *testing.T) {
 		ok   bool
 		want string // a regular expression, from the beginning to the end
 	}{
-		{"get pods", true, `NAME +READY +STATUS +RESTARTS +AGE\ntalk +1/1 +Running +0 +60m\nweb-7-a .*\nweb-7-b .*\n`},
-		{"get pods -A -o wide --no-headers --field-selector metadata.namespace=kube-system", true, `kube-system +dns +1/1 +Running +0 +60m +10.42.0.7 +n1 +<none> +<none>\n`},
+		{"get pods", true, `NAME +READY +STATUS +RESTARTS +AGE\ntalk +1/1 +Running +0 +6\dm\nweb-7-a .*\nweb-7-b .*\n`},
+		{"get pods -A -o wide --no-headers --field-selector metadata.namespace=kube-system", true, `kube-system +dns +1/1 +Running +0 +6\dm +10.42.0.7 +n1 +<none> +<none>\n`},
 		{"get pods -l app=web -o name --chunk-size=1", true, `pod/web-7-a\npod/web-7-b\n`},
 		{"get pods --show-labels --sort-by=.metadata.name", true, `NAME .* LABELS\ntalk .* app=talk\n(.*\n){2}`},
 		{"get pod talk -o jsonpath={.status.phase}", true, `Running`},

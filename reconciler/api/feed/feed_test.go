@@ -355,7 +355,7 @@ func TestALossOfTheWatchIsNoEvent(t *testing.T) {
 // written again was never away for who watches; the rest goes when its time is up.
 func TestAWipedStore(t *testing.T) {
 	s := newServer(t)
-	c := newControl(t, s.store, 2*time.Second)
+	c := newControl(t, s.store, 10*time.Second) // in which five of them come back
 	var all []corev1.Pod
 	for i := range 10 {
 		p := webPod(fmt.Sprint("web-", i), types.UID(fmt.Sprint("u", i)))

@@ -101,7 +101,7 @@ type control struct {
 
 // patient has a feed wait for late messages for as long as a machine that does
 // much else may need, so that no version is raised.
-func patient(f *Feed) { f.order.moving, f.order.most = 200*time.Millisecond, 10*time.Second }
+func patient(f *Feed) { f.order.moving, f.order.most = time.Second, 30*time.Second }
 
 func newControl(t testing.TB, store *kv.Store, grace time.Duration, set ...func(*Feed)) *control {
 	t.Helper()

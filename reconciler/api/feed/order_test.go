@@ -52,7 +52,7 @@ func TestOrderHoldsWhatMayBeOvertaken(t *testing.T) {
 // of its own: versions are the times of the store all the same.
 func TestTwoWritersAtOnce(t *testing.T) {
 	s := newServer(t)
-	c := newControl(t, s.store, time.Minute)
+	c := newControl(t, s.store, time.Minute, patient)
 	const n = 300
 	var writers sync.WaitGroup
 	writers.Go(func() {
