@@ -80,10 +80,11 @@ func TestProbeAnswers(t *testing.T) {
 // TestProbeSilence: a pod that takes the connection and says nothing has failed
 // when the time is up, and that is the reason that is told.
 func TestProbeSilence(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	port := speaking(t, "")
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond) // in which it takes the connection
 	defer cancel()
 	began := time.Now()
-	err := probeAt(ctx, speaking(t, ""))
+	err := probeAt(ctx, port)
 	if err == nil || !strings.HasSuffix(err.Error(), "context deadline exceeded") {
 		t.Errorf("%v", err)
 	}
