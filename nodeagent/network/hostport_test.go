@@ -34,7 +34,7 @@ func hostPortTo(host, pod int32) corev1.ContainerPort {
 func (ns *namespace) answers(address string) (yes bool) {
 	ns.t.Helper()
 	ns.in(func() error {
-		c, err := net.DialTimeout("tcp4", address, time.Second)
+		c, err := net.DialTimeout("tcp4", address, 3*time.Second)
 		if err == nil {
 			yes = true
 			c.Close()
@@ -228,15 +228,24 @@ func TestHostPortsDatagrams(t *testing.T) {
 	var client net.Conn
 	f.host.in(func() (err error) { client, err = net.Dial("udp4", "127.0.0.1:5300"); return err })
 	defer client.Close()
+	asked := 0
 	ask := func() string {
 		answer := make([]byte, 100)
-		for range 20 {
-			if _, err := client.Write([]byte("?")); err != nil {
+		for first := asked; asked < first+50; {
+			asked++
+			if _, err := fmt.Fprint(client, asked); err != nil {
 				continue // refused: nobody was there when it was sent before
 			}
 			client.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
-			if n, err := client.Read(answer); err == nil {
-				return string(answer[:n])
+			for {
+				n, err := client.Read(answer)
+				if err != nil {
+					break
+				}
+				// What comes late answers a question of before.
+				if name, to, _ := strings.Cut(string(answer[:n]), " "); to == fmt.Sprint(asked) {
+					return name
+				}
 			}
 		}
 		return ""
@@ -284,7 +293,7 @@ func routeVia(link int, to string, gateway netip.Addr) *netlink.Route {
 	return &netlink.Route{LinkIndex: link, Dst: dst, Gw: gateway.AsSlice()}
 }
 
-// echo answers every datagram to port 53 with a name.
+// echo answers every datagram to port 53 with a name and what it holds.
 func (ns *namespace) echo(name string) {
 	ns.t.Helper()
 	var l net.PacketConn
@@ -296,11 +305,11 @@ func (ns *namespace) echo(name string) {
 	go func() {
 		defer close(done)
 		for b := make([]byte, 100); ; {
-			_, from, err := l.ReadFrom(b)
+			n, from, err := l.ReadFrom(b)
 			if err != nil {
 				return
 			}
-			l.WriteTo([]byte(name), from)
+			l.WriteTo([]byte(name+" "+string(b[:n])), from)
 		}
 	}()
 	ns.t.Cleanup(func() { l.Close(); <-done })
