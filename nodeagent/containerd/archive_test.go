@@ -254,9 +254,8 @@ func TestArchiveLinkRaces(t *testing.T) {
 	pollEach(t, 5*time.Millisecond, "it races", func() bool {
 		return g.rt.ReadArchive(g.ctx, id, "/work/at", io.Discard) == nil
 	})
-	until := time.Now().Add(3 * time.Second)
-	read, wrote := 0, 0
-	for i := 0; time.Now().Before(until); i++ {
+	began, read, wrote := time.Now(), 0, 0
+	for time.Since(began) < 3*time.Second || (read == 0 || wrote == 0) && time.Since(began) < patience {
 		for _, path := range []string{"/work", "/work/at", "/work/at/secret", "/work/link/secret"} {
 			if got, _, err := g.copied(id, path); err == nil {
 				read++

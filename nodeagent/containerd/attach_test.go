@@ -127,6 +127,7 @@ func TestAttach(t *testing.T) {
 	first := g.attach(id, true)
 	first.in <- "one\n"
 	g.awaitText(first, "got one")
+	g.awaitText(first, "err one")
 	second := g.attach(id, false) // sees what comes from now on
 	first.in <- "two\n"
 	for _, a := range []*attached{first, second} {
@@ -273,7 +274,7 @@ func (s stuck) Write(p []byte) (int, error) {
 func TestAttachSlow(t *testing.T) {
 	g := newRig(t)
 	p := g.pod("busy")
-	p.add("main", sh(`read -r x </dev/null; i=0; while [ $i -lt 20000 ]; do echo "line $i 0123456789012345678901234567890123456789012345678901234567890123456789"; i=$((i+1)); [ $i = 10 ] && sleep 1; done; echo finished`)...)
+	p.add("main", sh(`until [ -e /go ]; do sleep 0.05; done; i=0; while [ $i -lt 20000 ]; do echo "line $i 0123456789012345678901234567890123456789012345678901234567890123456789"; i=$((i+1)); done; echo finished`)...)
 	p.sandbox()
 	id := p.start("main", 0).ID
 	until := make(chan struct{})
@@ -284,11 +285,12 @@ func TestAttachSlow(t *testing.T) {
 	}()
 	<-ready
 	other := g.attach(id, false)
+	g.says(id, "touch /go")
 	began := time.Now()
 	if err := g.ended(other); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(began); took > 15*time.Second {
+	if took := time.Since(began); took > 25*time.Second {
 		t.Errorf("the container took %s", took)
 	}
 	if out, _ := other.text(); !strings.HasSuffix(out, "line 19999 0123456789012345678901234567890123456789012345678901234567890123456789\nfinished\n") {

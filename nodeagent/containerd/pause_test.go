@@ -50,9 +50,12 @@ func TestSharedProcesses(t *testing.T) {
 	g := newRig(t)
 	p := g.shared("shared", "one", "two")
 	p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"SYS_PTRACE"}}}
-	p.Spec.Containers[1].Command = []string{"sh", "-c", "echo mine >/mark; trap 'echo hup >>/mark' HUP; while :; do sleep 0.1; done"}
+	p.Spec.Containers[1].Command = []string{"sh", "-c", "trap 'echo hup >>/mark' HUP; echo mine >/mark; while :; do sleep 0.1; done"}
 	p.sandbox()
 	one, two := p.start("one", 0), p.start("two", 0)
+	pollEach(t, 50*time.Millisecond, "the other container has its trap", func() bool {
+		return strings.Contains(p.in(two.ID, "cat /mark 2>/dev/null || true"), "mine")
+	})
 
 	ps := p.in(one.ID, "ps -o pid,user,args")
 	if !strings.Contains(ps, "/pause") || !strings.Contains(ps, "sleep 1000") || !strings.Contains(ps, "trap") {

@@ -283,6 +283,9 @@ func readLog(tb testing.TB, path string) string {
 	}
 	var b strings.Builder
 	for line := range strings.Lines(string(raw)) {
+		if !strings.HasSuffix(line, "\n") {
+			break // it is being written
+		}
 		f := strings.SplitN(line, " ", 4)
 		if len(f) != 4 {
 			tb.Fatalf("log line %q", line)

@@ -135,13 +135,14 @@ func TestHungExecProbe(t *testing.T) {
 	a := newAgentRig(t, newRig(t))
 	a.begin(true)
 	hung := a.sleeper("hung", func(p *corev1.Pod) { p.Spec.Containers[0].LivenessProbe = execProbe("sleep", "1000") })
-	other := a.sleeper("other", func(p *corev1.Pod) { p.Spec.Containers[0].ReadinessProbe = execProbe("true") })
+	other := a.sleeper("other", func(p *corev1.Pod) {
+		p.Spec.Containers[0].ReadinessProbe = execProbe("true")
+		p.Spec.Containers[0].ReadinessProbe.TimeoutSeconds = 20
+	})
 	a.run(hung, other)
 	eventually(t, "it is said", func() bool { return a.ctl.said(hung, "Unhealthy", "Liveness probe failed") })
 	eventually(t, "it is started again", func() bool { return a.ctl.of(hung).ContainerStatuses[0].RestartCount == 1 })
-	if !a.ctl.of(other).ContainerStatuses[0].Ready {
-		t.Error("the other pod is not ready")
-	}
+	eventually(t, "the other pod is ready", func() bool { return a.ctl.of(other).ContainerStatuses[0].Ready })
 	began := time.Now()
 	a.remove(hung)
 	t.Logf("removed in %s", time.Since(began).Round(time.Millisecond))

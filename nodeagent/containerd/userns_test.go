@@ -99,7 +99,7 @@ echo 1 > /proc/sys/kernel/panic || echo not the node`)
 func TestOwnUsersInFull(t *testing.T) {
 	g := newRig(t)
 	p := g.ownUsers("full")
-	c := p.add("main", "sh", "-c", "id -u; id -G; touch /data/x && echo kept; touch /x 2>/dev/null || echo read-only; echo bye > /words; sleep 600 & trap 'exit 3' TERM; wait")
+	c := p.add("main", "sh", "-c", "trap 'exit 3' TERM; echo bye > /words; id -u; id -G; touch /data/x && echo kept; touch /x 2>/dev/null || echo read-only; sleep 600 & wait")
 	c.Image, c.TerminationMessagePath = "stopper:1", "/words"
 	c.SecurityContext = &corev1.SecurityContext{RunAsUser: ptr.To[int64](1000), RunAsGroup: ptr.To[int64](2000), ReadOnlyRootFilesystem: ptr.To(true)}
 	p.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: ptr.To[int64](3000)}
