@@ -558,3 +558,68 @@ func TestSignOfLifeMeetsTheEnd(t *testing.T) {
 		}
 	})
 }
+
+// A typedStream is what somebody types into a stream of SPDY.
+type typedStream struct {
+	httpstream.Stream
+	text  io.Reader
+	reset bool
+}
+
+func (s typedStream) Read(p []byte) (int, error) { return s.text.Read(p) }
+func (s typedStream) IsFinished() bool           { return s.reset }
+
+// A spdyOver is a session that is over when its channel is closed.
+type spdyOver struct {
+	httpstream.Connection
+	over chan bool
+}
+
+func (s spdyOver) CloseChan() <-chan bool { return s.over }
+
+// A typedInput is what arrived of it.
+type typedInput struct {
+	text  []byte
+	ended bool
+}
+
+func (x *typedInput) stdin(data []byte) { x.text = append(x.text, data...) }
+func (x *typedInput) stdinEnd()         { x.ended = true }
+func (x *typedInput) resize([]byte)     {}
+
+// A client that goes in the midst of its input has not ended it: a command must
+// not take half of it for all.
+func TestInputThatIsCutOff(t *testing.T) {
+	for _, x := range []struct {
+		what        string
+		reset, over bool
+		ended       bool
+	}{
+		{"it has ended", false, false, true},
+		{"the client hangs up", false, true, false},
+		{"the client resets it", true, false, false},
+	} {
+		t.Run(x.what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				session := spdyOver{over: make(chan bool)}
+				if x.over {
+					close(session.over)
+				}
+				s := &spdySession{conn: session, streams: map[string]httpstream.Stream{
+					corev1.StreamTypeStdin: typedStream{text: strings.NewReader("typed"), reset: x.reset},
+				}}
+				var in typedInput
+				var g sync.WaitGroup
+				g.Go(func() { s.serve(&in) })
+				synctest.Wait()
+				if !x.over {
+					close(session.over)
+				}
+				g.Wait()
+				if string(in.text) != "typed" || in.ended != x.ended {
+					t.Errorf("%q, ended: %t", in.text, in.ended)
+				}
+			})
+		})
+	}
+}

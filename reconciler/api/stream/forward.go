@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -267,7 +266,7 @@ func (f *forwarding) connect(p *forwardPair) error {
 		return err
 	}
 	defer c.Close(nil)
-	x := &forwardInput{Stream: p.data, session: f.conn}
+	x := &clientInput{Stream: p.data, session: f.conn}
 	up := make(chan error, 1)
 	f.open.Go(func() { // ends with the stream of data, which ends with the session
 		err := sendAll(ctx, c, x)
@@ -316,35 +315,6 @@ func (f *forwarding) linger(c Conn, up <-chan error) {
 	case <-f.ctx.Done():
 	case <-t.C:
 	}
-}
-
-// errClientGone is why a connection is cut off instead of ended.
-var errClientGone = errors.New("the client went without an end")
-
-// A forwardInput is what the client sends on a connection. SPDY's Read tells of
-// every end as if the client had said all it had to say.
-type forwardInput struct {
-	httpstream.Stream
-	session httpstream.Connection
-	closed  atomic.Bool // by this side, too
-}
-
-// Read implements io.Reader.
-func (x *forwardInput) Read(p []byte) (int, error) {
-	n, err := x.Stream.Read(p)
-	if !errors.Is(err, io.EOF) {
-		return n, err
-	}
-	select {
-	case <-x.session.CloseChan(): // it is closed before its streams are
-		return n, errClientGone
-	default:
-	}
-	// That this side closes the stream is said before it is done, and so asked last.
-	if s, ok := x.Stream.(interface{ IsFinished() bool }); ok && s.IsFinished() && !x.closed.Load() {
-		return n, errClientGone // neither side has ended its half: it was reset
-	}
-	return n, err
 }
 
 // sendAll carries what the client sends. nil at its end, which the node is told.

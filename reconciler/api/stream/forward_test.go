@@ -36,7 +36,7 @@ func (lasting) CloseChan() <-chan bool { return nil }
 
 // Where both sides end their halves at the same time nobody has gone.
 func TestForwardEndsMeet(t *testing.T) {
-	x := &forwardInput{session: lasting{}}
+	x := &clientInput{session: lasting{}}
 	x.Stream = meeting{end: func() { x.closed.Store(true) }}
 	if _, err := x.Read(nil); !errors.Is(err, io.EOF) {
 		t.Errorf("%v", err)

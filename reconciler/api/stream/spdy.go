@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -137,8 +139,9 @@ func (s *spdySession) serve(in input) {
 	var readers sync.WaitGroup
 	if stdin := s.streams[corev1.StreamTypeStdin]; stdin != nil {
 		readers.Go(func() {
-			_ = eachPart(stdin, make([]byte, chunk), in.stdin) //nolint:errcheck // then the connection is closed, too
-			in.stdinEnd()
+			if eachPart(&clientInput{Stream: stdin, session: s.conn}, make([]byte, chunk), in.stdin) == nil {
+				in.stdinEnd()
+			}
 		})
 	}
 	if sizes := s.streams[corev1.StreamTypeResize]; sizes != nil {
@@ -146,6 +149,35 @@ func (s *spdySession) serve(in input) {
 	}
 	<-s.conn.CloseChan()
 	readers.Wait()
+}
+
+// errClientGone is why a connection is cut off instead of ended.
+var errClientGone = errors.New("the client went without an end")
+
+// A clientInput is what the client sends on a stream. SPDY's Read tells of every
+// end as if the client had said all it had to say.
+type clientInput struct {
+	httpstream.Stream
+	session httpstream.Connection
+	closed  atomic.Bool // by this side, too
+}
+
+// Read implements io.Reader.
+func (x *clientInput) Read(p []byte) (int, error) {
+	n, err := x.Stream.Read(p)
+	if !errors.Is(err, io.EOF) {
+		return n, err
+	}
+	select {
+	case <-x.session.CloseChan(): // it is closed before its streams are
+		return n, errClientGone
+	default:
+	}
+	// That this side closes the stream is said before it is done, and so asked last.
+	if s, ok := x.Stream.(interface{ IsFinished() bool }); ok && s.IsFinished() && !x.closed.Load() {
+		return n, errClientGone // neither side has ended its half: it was reset
+	}
+	return n, err
 }
 
 // readSizes hands on JSON values until there are no more.
