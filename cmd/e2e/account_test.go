@@ -155,7 +155,7 @@ func TestPodsAskTheAPI(t *testing.T) {
 	}
 
 	// The account that was late, and the role that comes later.
-	c.eventually(10*time.Second, "the pod says what it waits for", func() error {
+	c.eventually(30*time.Second, "the pod says what it waits for", func() error {
 		for _, s := range c.pods("early")["early"].Status.ContainerStatuses {
 			if s.State.Waiting != nil && strings.Contains(s.State.Waiting.Message, `serviceaccounts "late" not found`) {
 				return nil
@@ -164,7 +164,7 @@ func TestPodsAskTheAPI(t *testing.T) {
 		return fmt.Errorf("%s", describe(c.pods("early")["early"]))
 	})
 	c.push(map[string]string{"late.yaml": serviceAccount("late", ""), "robot.yaml": serviceAccount("robot", "view")})
-	c.eventually(10*time.Second, "the role is given", func() error {
+	c.eventually(30*time.Second, "the role is given", func() error {
 		if out := c.tries("ask", "kubectl get pods -o name"); !strings.Contains(out, "pod/ask") {
 			return fmt.Errorf("%s", out)
 		}
@@ -175,7 +175,7 @@ func TestPodsAskTheAPI(t *testing.T) {
 	before := c.pods("ask")["ask"]
 	c.kill()
 	c.start()
-	c.eventually(10*time.Second, "the token is good after the daemon's death", func() error {
+	c.eventually(30*time.Second, "the token is good after the daemon's death", func() error {
 		if out := c.tries("ask", "kubectl auth whoami"); !strings.Contains(out, "serviceaccount:default:robot") {
 			return fmt.Errorf("%s", out)
 		}
@@ -188,10 +188,10 @@ func TestPodsAskTheAPI(t *testing.T) {
 		t.Error("the token was replaced without need")
 	}
 
-	c.running("early", 1, 20*time.Second)
+	c.running("early", 1, 60*time.Second)
 
 	c.push(map[string]string{"a.yaml": ""})
-	c.eventually(15*time.Second, "the token dies with its pod", func() error {
+	c.eventually(30*time.Second, "the token dies with its pod", func() error {
 		if code, body := c.bearer("/version", token); code != 401 {
 			return fmt.Errorf("%d %s", code, body)
 		}

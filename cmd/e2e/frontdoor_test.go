@@ -87,16 +87,19 @@ func TestFrontDoorReads(t *testing.T) {
 				{"logs talk --tail=1", []string{"tick"}},
 				{"exec talk -- echo hello", []string{"hello"}},
 			} {
-				out, err := client(strings.Fields(q.args)...)
-				if err != nil {
-					t.Errorf("%s: %v\n%s", q.args, err, out)
-					continue
-				}
-				for _, w := range q.want {
-					if !strings.Contains(out, w) {
-						t.Errorf("%s: no %q in\n%s", q.args, w, out)
+				// What the cluster says of pods that run comes after them: statuses, Events.
+				c.in(t).eventually(30*time.Second, q.args, func() error {
+					out, err := client(strings.Fields(q.args)...)
+					if err != nil {
+						return fmt.Errorf("%w\n%s", err, out)
 					}
-				}
+					for _, w := range q.want {
+						if !strings.Contains(out, w) {
+							return fmt.Errorf("no %q in\n%s", w, out)
+						}
+					}
+					return nil
+				})
 			}
 			for _, q := range []struct {
 				args string
@@ -181,8 +184,9 @@ func TestExecStreams(t *testing.T) {
 		}
 	}
 
+	seconds := 1_000_000 + os.Getpid() // of no other run of these tests on the machine
 	// script(1) gives the client a terminal.
-	client := exec.Command("script", "-qec", pawlBin+" exec -it talk -- sleep 4242", "/dev/null")
+	client := exec.Command("script", "-qec", fmt.Sprintf("%s exec -it talk -- sleep %d", pawlBin, seconds), "/dev/null")
 	client.Env = c.env()
 	client.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdin, err := client.StdinPipe()
@@ -193,10 +197,10 @@ func TestExecStreams(t *testing.T) {
 	if err := client.Start(); err != nil {
 		t.Fatal(err)
 	}
-	c.eventually(10*time.Second, "the command runs in the container", func() error { return c.sleeps(4242, true) })
-	killClients(t, "4242")
+	c.eventually(30*time.Second, "the command runs in the container", func() error { return c.sleeps(seconds, true) })
+	killClients(t, fmt.Sprint(seconds))
 	client.Wait() //nolint:errcheck // it was killed
-	c.eventually(20*time.Second, "the command ended with its client", func() error { return c.sleeps(4242, false) })
+	c.eventually(20*time.Second, "the command ended with its client", func() error { return c.sleeps(seconds, false) })
 }
 
 // killClients kills every pawl of this run with the argument. Its terminal's end

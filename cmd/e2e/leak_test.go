@@ -78,15 +78,22 @@ var allowed = map[string]int{"goroutines": 5}
 // were busy shrink in their own time.
 var lingering = map[string]int{"links": 2, "goroutines": 1000}
 
-// settledCounts counts until two counts are the same.
+// settledCounts counts until three counts in a row are the same, but for what
+// comes and goes all the time.
 func (c *cluster) settledCounts() map[string]int {
 	c.t.Helper()
-	last := c.counts()
-	c.eventually(10*time.Second, "counts stand still", func() error {
+	last, still := c.counts(), 1
+	c.eventually(60*time.Second, "counts stand still", func() error {
 		now := c.counts()
-		same := maps.Equal(now, last)
-		last = now
-		if !same {
+		for what, slack := range allowed {
+			if d := now[what] - last[what]; max(d, -d) <= slack {
+				last[what] = now[what]
+			}
+		}
+		if still++; !maps.Equal(now, last) {
+			still = 1
+		}
+		if last = now; still < 3 {
 			return errors.New("they change")
 		}
 		return nil

@@ -152,7 +152,7 @@ func TestHooks(t *testing.T) {
 
 	c.push(map[string]string{
 		"exec.yaml": n.pod("exec", "  terminationGracePeriodSeconds: 20\n",
-			part{name: "main", script: serves("main"), more: hook("sleep 0.5; "+note("posted"), note("stopping")+"; sleep 0.5; "+note("stopped"))},
+			part{name: "main", script: serves("main"), more: hook(noted("main-start")+"; sleep 0.5; "+note("posted"), note("stopping")+"; sleep 0.5; "+note("stopped"))},
 			part{name: "second", script: serves("second")}),
 		"get.yaml": n.pod("get", "", part{name: "main", script: serves("main"),
 			more: "    lifecycle: {postStart: " + get + ", preStop: " + get + "}\n"}),
@@ -217,7 +217,7 @@ func TestSidecarOrder(t *testing.T) {
 	t.Parallel()
 	c, n := newCluster(t), newNotebook(t)
 	always := "    restartPolicy: Always\n"
-	gate := "    startupProbe: {exec: {command: [test, -e, /tmp/up]}, periodSeconds: 1}\n"
+	gate := "    startupProbe: {exec: {command: [test, -e, /tmp/up]}, periodSeconds: 1, timeoutSeconds: 10, failureThreshold: 60}\n"
 	c.push(map[string]string{"a.yaml": n.pod("order", "  terminationGracePeriodSeconds: 20\n",
 		part{name: "one", init: true, script: "sleep 1; touch /tmp/up; " + serves("one"), more: always + gate + hook("", note("one-stopping"))},
 		part{name: "prepare", init: true, script: note("prepared")},
@@ -226,11 +226,15 @@ func TestSidecarOrder(t *testing.T) {
 	c.running("order", 1, 60*time.Second)
 	c.wrote(n, "order", "app-start")
 	c.push(map[string]string{"a.yaml": ""})
-	c.gone("order", 20*time.Second)
+	c.gone("order", 40*time.Second)
 	words, _ := n.read("order")
 	order(t, words, "one-start", "prepared", "two-start", "app-start", "app-stopping", "app-term", "two-term", "one-term")
 	order(t, words, "one-stopping", "app-term")
 }
+
+// busyMost is how much longer than on a quiet machine an end may take on one that
+// does much else.
+const busyMost = 10 * time.Second
 
 // TestGracePeriods kills what does not stop in its time, and no earlier.
 func TestGracePeriods(t *testing.T) {
@@ -260,13 +264,14 @@ func TestGracePeriods(t *testing.T) {
 	for _, p := range pods {
 		began := time.Now()
 		c.push(map[string]string{p.name + ".yaml": ""})
+		pushed := time.Now()
 		c.gone(p.name, 30*time.Second)
-		took := time.Since(began)
+		took, after := time.Since(began), time.Since(pushed)
 		if words, _ := n.read(p.name); !slices.Contains(words, p.says) || slices.Contains(words, p.saysNothing) {
 			t.Errorf("%s: says %v", p.name, words)
 		}
-		if took < p.least || took > p.most+time.Second {
-			t.Errorf("%s: gone after %v, want %v to %v", p.name, took, p.least, p.most)
+		if took < p.least || after > p.most+busyMost {
+			t.Errorf("%s: gone after %v, %v after the push, want %v to %v", p.name, took, after, p.least, p.most)
 		}
 		t.Logf("%s: gone after %v", p.name, took)
 	}
@@ -294,10 +299,11 @@ func TestKilledAgentGoesOnStopping(t *testing.T) {
 	c.wrote(n, "long", "pre")
 	c.kill()
 	c.start()
+	up := time.Since(began)
 	c.gone("short", 30*time.Second)
 	c.gone("long", 30*time.Second)
-	if took := time.Since(began); took < 7*time.Second || took > 14*time.Second {
-		t.Errorf("gone after %v; the grace period is 8s", took)
+	if took := time.Since(began); took < 7*time.Second || took > max(up, 10*time.Second)+busyMost {
+		t.Errorf("gone after %v, the daemon was there again after %v; the grace period is 8s", took, up)
 	}
 	for page, want := range map[string][]string{
 		"short": {"main-start", "pre", "pre-end", "main-term"},

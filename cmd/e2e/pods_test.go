@@ -42,7 +42,7 @@ func TestSelfHeal(t *testing.T) {
 	if out, err := c.ctr("tasks", "kill", "-s", "KILL", id); err != nil {
 		t.Fatalf("ctr: %v\n%s", err, out)
 	}
-	c.eventually(10*time.Second, "the container runs again", func() error {
+	c.eventually(40*time.Second, "the container runs again", func() error {
 		p := c.pods(victim.Name)[victim.Name]
 		if len(p.Status.ContainerStatuses) != 1 {
 			return fmt.Errorf("%d container statuses", len(p.Status.ContainerStatuses))
@@ -53,6 +53,8 @@ func TestSelfHeal(t *testing.T) {
 		}
 		if last := s.LastTerminationState.Terminated; last == nil || last.ExitCode != 137 {
 			return fmt.Errorf("last state %v, want exit code 137", last)
+		} else if pause := s.State.Running.StartedAt.Sub(last.FinishedAt.Time); pause >= 9*time.Second {
+			return fmt.Errorf("it was started again after %s, and a back-off has 10s", pause)
 		}
 		if p.UID != victim.UID || p.Status.PodIP != victim.Status.PodIP {
 			return fmt.Errorf("the pod was replaced")

@@ -21,6 +21,19 @@ func (c *cluster) inPod(pod, container, command string) string {
 	return strings.TrimSpace(out)
 }
 
+// reached waits until commands run in a pod's container: the node of a daemon that
+// was started again may be back after its store.
+func (c *cluster) reached(pod, container string) {
+	c.t.Helper()
+	c.eventually(30*time.Second, "commands run in "+pod, func() error {
+		out, err := c.pawl("exec", pod, "-c", container, "--", "true")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+}
+
 // link is what a process's namespace is called.
 func link(t *testing.T, of string) string {
 	t.Helper()
@@ -66,6 +79,7 @@ func TestSharedNamespaces(t *testing.T) {
 	before := c.pods("shared")["shared"]
 	c.kill()
 	c.start()
+	c.reached("shared", "main")
 	c.inPod("shared", "main", "for p in /proc/[0-9]*; do grep -q 'sleep.20[0]0000' $p/cmdline && kill -9 ${p#/proc/}; done; true")
 	c.eventually(20*time.Second, "the killed container runs again beside the other", func() error {
 		p := c.pods("shared")["shared"]

@@ -106,6 +106,7 @@ func TestStreams(t *testing.T) {
 	}
 	c.kill()
 	c.start()
+	c.reached("reader", "main")
 	for name, argv := range c.both("attach", "-i", "reader", "-c", "main") {
 		cmd, in, out := c.client(argv)
 		c.eventually(20*time.Second, name+" is attached again", func() error {

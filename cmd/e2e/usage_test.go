@@ -162,9 +162,13 @@ func TestEviction(t *testing.T) {
 	if out, err := c.pawl("describe", "pod", "layer"); err != nil || !regexp.MustCompile(`(?m)^Reason: +Evicted$`).MatchString(out) {
 		t.Errorf("describe pod: %v\n%s", err, out)
 	}
-	if out, err := c.kubectl("events", "--for", "pod/layer"); err != nil || !regexp.MustCompile(`Warning +Evicted +Pod/layer +Pod ephemeral local storage usage`).MatchString(out) {
-		t.Errorf("events: %v\n%s", err, out)
-	}
+	c.eventually(30*time.Second, "an Event says so", func() error { // it comes beside the status
+		out, err := c.kubectl("events", "--for", "pod/layer")
+		if err != nil || !regexp.MustCompile(`Warning +Evicted +Pod/layer +Pod ephemeral local storage usage`).MatchString(out) {
+			return fmt.Errorf("error %w:\n%s", err, out)
+		}
+		return nil
+	})
 	// What an evicted pod had is off the disk.
 	uid, err := c.kubectl("get", "pod", "volume", "-o", "jsonpath={.metadata.uid}")
 	if err != nil {

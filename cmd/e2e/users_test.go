@@ -39,6 +39,10 @@ func TestOwnUsers(t *testing.T) {
 	before := map[string]string{}
 	for _, name := range []string{"one", "two"} {
 		c.running(name, 1, 60*time.Second)
+		c.eventually(30*time.Second, name+" has written what it writes", func() error {
+			_, err := os.Stat(filepath.Join(shared, name)) // the last of it
+			return err
+		})
 		fields := strings.Fields(c.inPod(name, "main", "cat /proc/self/uid_map; stat -c %u:%U /disk/a /memory/a /shared/"+name+" /key/word"))
 		if len(fields) < 7 || fields[0] != "0" || fields[2] != "65536" || strings.Join(fields[3:], " ") != "1000:UNKNOWN 0:root 0:root 0:root" {
 			t.Errorf("%s: %q", name, fields)
@@ -58,6 +62,7 @@ func TestOwnUsers(t *testing.T) {
 	c.start()
 	for name, id := range before {
 		c.running(name, 1, 60*time.Second)
+		c.reached(name, "main")
 		if now := c.pods(name)[name].Status.ContainerStatuses[0]; now.ContainerID != id || now.RestartCount != 0 {
 			t.Errorf("%s was started again", name)
 		}
