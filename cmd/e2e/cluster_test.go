@@ -39,8 +39,25 @@ type cluster struct {
 	log    *os.File
 }
 
-// subnet counts the clusters of one test run, so that each has a range of its own.
+// subnet counts the clusters of one test run, so that each has a range of its own
+// in that of the run.
 var subnet atomic.Int32
+
+// octetHeld is open for as long as the process lives.
+var octetHeld net.Listener
+
+// octet is the second of the addresses that this run's pods have; other runs on
+// the machine have others.
+var octet = sync.OnceValues(func() (int, error) {
+	var err error
+	for i := range 50 {
+		n := 200 + (os.Getpid()+i)%50
+		if octetHeld, err = net.Listen("unix", fmt.Sprintf("@pawl-e2e-%d", n)); err == nil {
+			return n, nil
+		}
+	}
+	return 0, fmt.Errorf("every range of addresses is another run's: %w", err)
+})
 
 // newCluster starts an instance and clones its repository. The test's end stops
 // and removes it, by its own directories, whatever happened.
@@ -60,10 +77,14 @@ func prepareCluster(t testing.TB, args ...string) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n, err := octet()
+	if err != nil {
+		t.Fatal(err)
+	}
 	c := &cluster{
 		t: t, dir: dir, data: filepath.Join(dir, "d"), run: filepath.Join(dir, "r"), work: filepath.Join(dir, "w"),
 		http: freeAddress(t), nats: freeAddress(t),
-		cidr: fmt.Sprintf("10.%d.%d.0/24", 200+os.Getpid()%50, subnet.Add(1)),
+		cidr: fmt.Sprintf("10.%d.%d.0/24", n, subnet.Add(1)),
 		args: args,
 	}
 	if c.log, err = os.Create(filepath.Join(dir, "pawld.log")); err != nil {
@@ -109,7 +130,7 @@ func (c *cluster) start() {
 		cmd.Wait()
 		close(done)
 	}(c.daemon, c.done)
-	c.eventually(20*time.Second, "the daemon is ready", func() error {
+	c.eventually(60*time.Second, "the daemon is ready", func() error {
 		select {
 		case <-c.done:
 			c.t.Fatalf("pawld ended:\n%s", c.tail())

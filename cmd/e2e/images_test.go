@@ -127,7 +127,7 @@ func TestImages(t *testing.T) {
 	// Without its secret a pod cannot be pulled for; it starts when the secret comes.
 	c.push(map[string]string{"a.yaml": reg.pod("guarded", "busybox:1")})
 	c.waitsWith("guarded", "ImagePullBackOff", "pull access denied")
-	c.eventually(10*time.Second, "describe tells of the secret", func() error {
+	c.eventually(30*time.Second, "describe tells of the secret", func() error {
 		out, err := c.pawl("describe", "pod", "guarded")
 		if err != nil || !strings.Contains(out, "FailedToRetrieveImagePullSecret") {
 			return fmt.Errorf("%w\n%s", err, out)

@@ -33,7 +33,7 @@ func (c *cluster) store(ctx context.Context) (*kv.Conn, error) {
 
 // reports returns the pods that nodes report and that are not gone.
 func (c *cluster) reports() ([]corev1.Pod, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	values, err := c.readReports(ctx)
 	for ; errors.Is(err, schema.ErrUnavailable) && ctx.Err() == nil; values, err = c.readReports(ctx) {
@@ -125,7 +125,7 @@ func describe(p corev1.Pod) string {
 func (c *cluster) serves(url, text string) {
 	c.t.Helper()
 	client := http.Client{Timeout: 5 * time.Second}
-	c.eventually(10*time.Second, url+" answers", func() error {
+	c.eventually(30*time.Second, url+" answers", func() error {
 		response, err := client.Get(url)
 		if err != nil {
 			return err
