@@ -217,11 +217,11 @@ func TestSidecarOrder(t *testing.T) {
 	t.Parallel()
 	c, n := newCluster(t), newNotebook(t)
 	always := "    restartPolicy: Always\n"
-	gate := "    startupProbe: {exec: {command: [test, -e, /tmp/up]}, periodSeconds: 1, timeoutSeconds: 10, failureThreshold: 60}\n"
+	gate := "    startupProbe: {exec: {command: [grep, one-start, /notes/order]}, periodSeconds: 1, timeoutSeconds: 10, failureThreshold: 60}\n"
 	c.push(map[string]string{"a.yaml": n.pod("order", "  terminationGracePeriodSeconds: 20\n",
-		part{name: "one", init: true, script: "sleep 1; touch /tmp/up; " + serves("one"), more: always + gate + hook("", note("one-stopping"))},
+		part{name: "one", init: true, script: "sleep 1; " + serves("one"), more: always + gate + hook("", note("one-stopping"))},
 		part{name: "prepare", init: true, script: note("prepared")},
-		part{name: "two", init: true, script: serves("two"), more: always},
+		part{name: "two", init: true, script: serves("two"), more: always + hook(noted("two-start"), "")},
 		part{name: "app", script: "stop() { " + note("app-stopping") + "; " + noted("one-stopping") + "; " + note("app-term") + "; exit 0; }; trap stop TERM; " + note("app-start") + "; while :; do sleep 0.05; done"})})
 	c.running("order", 1, 60*time.Second)
 	c.wrote(n, "order", "app-start")

@@ -130,6 +130,7 @@ func TestEndWithoutDaemon(t *testing.T) {
 	c := p.start("main", 0)
 	p.start("other", 0)
 	pid := g.pidOf(c.ID)
+	eventually(t, "it would honour TERM", func() bool { return catches(t, pid, syscall.SIGTERM) })
 	old := d.running()
 	if err := syscall.Kill(old.pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
