@@ -18,7 +18,7 @@ import (
 
 // A nats-server that cannot read a stream says so in its log and goes on
 // without it; what opens the store next would then make an empty one in its
-// place. So what is on disk is compared with what was recovered.
+// place. So what was on disk is compared with what was recovered.
 
 // lockDir holds dir until the file is closed. Two servers on one directory
 // would ruin it.
@@ -53,10 +53,10 @@ func foreignAccounts(dir, control string) error {
 	return nil
 }
 
-// unrecovered lists the streams that are on disk and that the server did not
-// recover.
+// unrecovered lists the streams that were on disk when they were linked, and that
+// the server did not recover.
 func unrecovered(ns *server.Server, dir, control string) ([]string, error) {
-	onDisk, err := folders(streamsDir(dir, control))
+	onDisk, err := folders(linkedPath(dir))
 	if err != nil || len(onDisk) == 0 {
 		return nil, err
 	}
@@ -77,8 +77,11 @@ func streamsDir(dir, control string) string {
 	return filepath.Join(dir, "jetstream", control, "streams")
 }
 
-func damaged(dir, stream string) error {
-	return fmt.Errorf("store %s is damaged: stream %s cannot be read (the log above says why); put it back from a backup, or move %s away and it will be rebuilt from Git and from what the nodes report", dir, stream, dir)
+// seeLog is why, where only the server's log tells.
+const seeLog = "the log above says why"
+
+func damaged(dir, stream, why string) error {
+	return fmt.Errorf("store %s is damaged: stream %s cannot be read (%s); put it back from a backup, or move %s away and it will be rebuilt from Git and from what the nodes report", dir, stream, why, dir)
 }
 
 // setAside moves streams that were not recovered out of the server's way, if
@@ -86,13 +89,14 @@ func damaged(dir, stream string) error {
 // hold messages that is an error, and nothing is moved.
 func setAside(o Options, control string, streams []string) error {
 	for _, name := range streams {
-		blocks, err := filepath.Glob(filepath.Join(streamsDir(o.Dir, control), name, "msgs", "*.blk"))
+		stream := filepath.Join(streamsDir(o.Dir, control), name)
+		files, err := blocks(stream)
 		if err != nil {
-			return fmt.Errorf("store: %w", err)
+			return err
 		}
-		for _, b := range blocks {
-			if info, err := os.Stat(b); err != nil || info.Size() > 0 {
-				return damaged(o.Dir, name)
+		for _, b := range files {
+			if info, err := os.Stat(filepath.Join(stream, b)); err != nil || info.Size() > 0 {
+				return damaged(o.Dir, name, seeLog)
 			}
 		}
 	}

@@ -111,9 +111,11 @@ func (s *Server) open(ctx context.Context) error {
 	if err := foreignAccounts(s.o.Dir, a.control); err != nil {
 		return err
 	}
+	if err := putBack(s.o.Dir, a.control); err != nil { // of a start that was cut off
+		return err
+	}
 	ns, missing, err := s.boot(ctx, a)
 	if err == nil && len(missing) > 0 {
-		shutdown(ns)
 		if err := setAside(s.o, a.control, missing); err != nil {
 			return err
 		}
@@ -123,8 +125,7 @@ func (s *Server) open(ctx context.Context) error {
 		return err
 	}
 	if len(missing) > 0 {
-		shutdown(ns)
-		return damaged(s.o.Dir, missing[0])
+		return damaged(s.o.Dir, missing[0], seeLog)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -132,27 +133,47 @@ func (s *Server) open(ctx context.Context) error {
 	return nil
 }
 
-// boot starts the server and says which streams that are on disk it did not recover.
+// boot starts the server, or says which streams that are on disk it does not
+// recover; then it does not run, nor after an error.
 func (s *Server) boot(ctx context.Context, a *accounts) (ns *server.Server, missing []string, err error) {
-	host, port, err := listenAddress(s.o.Listen)
-	if err != nil {
+	if err := dropUnfinishedBlocks(s.o.Dir, a.control); err != nil {
 		return nil, nil, err
 	}
-	ns, err = server.NewServer(serverOptions(s.o, host, port, s.keys, a))
+	if err := link(s.o.Dir, a.control); err != nil {
+		return nil, nil, err
+	}
+	if ns, err = s.launch(ctx, a); err == nil {
+		missing, err = unrecovered(ns, s.o.Dir, a.control)
+	}
+	if err == nil && len(missing) == 0 {
+		err = unlink(s.o.Dir)
+	}
+	if err == nil && len(missing) == 0 {
+		return ns, nil, nil
+	}
+	if ns != nil {
+		shutdown(ns)
+	}
+	return nil, missing, errors.Join(err, putBack(s.o.Dir, a.control))
+}
+
+// launch starts the server; nil after an error.
+func (s *Server) launch(ctx context.Context, a *accounts) (*server.Server, error) {
+	host, port, err := listenAddress(s.o.Listen)
 	if err != nil {
-		return nil, nil, fmt.Errorf("nats server: %w", err)
+		return nil, err
+	}
+	ns, err := server.NewServer(serverOptions(s.o, host, port, s.keys, a))
+	if err != nil {
+		return nil, fmt.Errorf("nats server: %w", err)
 	}
 	s.log.forget()
 	ns.SetLoggerV2(s.log, false, false, false)
 	if err := await(ctx, ns, s.o.Listen, s.log); err != nil {
 		shutdown(ns)
-		return nil, nil, err
+		return nil, err
 	}
-	if missing, err = unrecovered(ns, s.o.Dir, a.control); err != nil {
-		shutdown(ns)
-		return nil, nil, err
-	}
-	return ns, missing, nil
+	return ns, nil
 }
 
 func serverOptions(o Options, host string, port int, k *keys, a *accounts) *server.Options {

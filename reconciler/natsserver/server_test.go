@@ -167,6 +167,13 @@ func TestDamagedStoreIsSaid(t *testing.T) {
 			text[len(text)/2] ^= 1
 			return os.WriteFile(file, text, 0o600)
 		},
+		"the key of a block is gone": func(_ Options, stream string) error {
+			return os.Remove(filepath.Join(stream, "msgs", "1.key"))
+		},
+		"a block cannot be opened, for which the server would remove the stream": func(_ Options, stream string) error {
+			block := filepath.Join(stream, "msgs", "1.blk")
+			return errors.Join(os.Rename(block, block+".away"), os.Mkdir(block, 0o700))
+		},
 		"the key of the store is another": func(o Options, _ string) error {
 			return os.WriteFile(filepath.Join(o.KeysDir, "store.key"), []byte(strings.Repeat("ab", 32)), 0o600)
 		},
@@ -237,6 +244,33 @@ func TestUnfinishedStreamIsSetAside(t *testing.T) {
 				s.Close()
 			}
 		})
+	}
+}
+
+// A server that was killed while it began a block of a stream has everything that
+// is in the blocks before.
+func TestUnfinishedBlock(t *testing.T) {
+	for _, key := range []string{"", "2.key.tmp"} {
+		o := options(t.TempDir(), "")
+		s := startServer(t, o)
+		_, store := openStore(t, s)
+		put(t, store, "configmaps.default.a", `{"a":1}`)
+		blocks := filepath.Join(streamsDir(o.Dir, s.keys.control.public), "KV_pawl-desired", "msgs")
+		s.Close()
+		for _, file := range []string{"2.blk", key} {
+			if file == "" {
+				continue
+			}
+			if err := os.WriteFile(filepath.Join(blocks, file), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s = startServer(t, o)
+		c, _ := openStore(t, s)
+		if keys := keysOf(t, c); len(keys) != 1 {
+			t.Errorf("with %q: keys: %q", key, keys)
+		}
+		s.Close()
 	}
 }
 
