@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -279,11 +280,15 @@ func (r *Runtime) failed(ctx context.Context, rec *record, cause error, sealed [
 	return c, nil
 }
 
+// runcSignalled matches what containerd says of a runc that a signal ended, by
+// the status that shells give that: 128 and the signal's number.
+var runcSignalled = regexp.MustCompile(`runc did not terminate successfully: exit status 1(2[89]|[3-9][0-9])\b`)
+
 // startFault is runc's own words on why it cannot start a container; false when
 // it was not runc that failed.
 func startFault(err error) (string, bool) {
 	text := oneLine(err)
-	if strings.Contains(text, "unable to retrieve OCI runtime error") {
+	if strings.Contains(text, "unable to retrieve OCI runtime error") || runcSignalled.MatchString(text) {
 		return "", false // runc was killed, or its directory taken from under it: it says nothing
 	}
 	for _, ours := range []string{"already exists", "signal: killed", "context canceled", "context deadline exceeded"} {
