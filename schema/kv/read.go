@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -20,7 +21,7 @@ import (
 // error wraps schema.ErrUnavailable when the store does not answer,
 // schema.ErrNotFound when there is no such bucket.
 func ReadAll[T any](ctx context.Context, c *Conn, b Bucket, filter string, decode func(key string, raw []byte) (T, error)) ([]T, error) {
-	found, err := read(ctx, c, b, filter, jetstream.IgnoreDeletes())
+	found, err := read(ctx, c, b, filter)
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +38,7 @@ func ReadAll[T any](ctx context.Context, c *Conn, b Bucket, filter string, decod
 
 // ReadKeys returns the keys of a bucket that hold a value, sorted.
 func ReadKeys(ctx context.Context, c *Conn, b Bucket) ([]string, error) {
-	found, err := read(ctx, c, b, ">", jetstream.IgnoreDeletes(), jetstream.MetaOnly())
+	found, err := read(ctx, c, b, ">", jetstream.MetaOnly())
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +62,7 @@ func ReadRevisions(ctx context.Context, c *Conn) ([]schema.RevisionRecord, error
 	return records, nil
 }
 
-// read returns the newest entry of each key, sorted by key.
+// read returns the newest entry of each key that holds a value, sorted by key.
 func read(ctx context.Context, c *Conn, b Bucket, filter string, options ...jetstream.WatchOpt) ([]jetstream.KeyValueEntry, error) {
 	ctx, cancel := c.whileConnected(ctx, forEver)
 	defer cancel()
@@ -78,21 +79,33 @@ func read(ctx context.Context, c *Conn, b Bucket, filter string, options ...jets
 	}
 	defer drain(w)
 	newest := map[string]jetstream.KeyValueEntry{}
-	for {
+	first := firstValues{undelivered: func() (map[string]struct{}, error) {
+		return undelivered(ctx, c, b, filter, func(key string) bool { return newest[key] != nil })
+	}}
+	defer first.stop()
+	for !first.whole() {
 		select {
 		case <-ctx.Done():
 			return nil, unavailable(fmt.Errorf("read %s: %w", b, context.Cause(ctx)))
+		case <-first.again:
+			err = first.look()
 		case e, ok := <-w.Updates():
-			if !ok {
-				return nil, unavailable(fmt.Errorf("read %s: %w", b, errLost))
-			}
-			if e != nil {
+			switch {
+			case !ok:
+				err = errLost
+			case e == nil:
+				err = first.look()
+			default:
 				newest[e.Key()] = e
-				continue
+				first.delivered(e.Key())
 			}
-			return sorted(newest), nil
+		}
+		if err != nil {
+			return nil, unavailable(fmt.Errorf("read %s: %w", b, cause(ctx, err)))
 		}
 	}
+	maps.DeleteFunc(newest, func(_ string, e jetstream.KeyValueEntry) bool { return e.Operation() != jetstream.KeyValuePut })
+	return sorted(newest), nil
 }
 
 func sorted(entries map[string]jetstream.KeyValueEntry) []jetstream.KeyValueEntry {

@@ -129,7 +129,7 @@ func sameSettings(have, want jetstream.StreamConfig) bool {
 // is rebuilt within seconds.
 func bucketConfig(b Bucket, replicas int) jetstream.StreamConfig {
 	c := jetstream.StreamConfig{
-		Name:               "KV_" + string(b),
+		Name:               streamOf(b),
 		Description:        "Pawl: see the store's map in schema/kv/layout.go",
 		Subjects:           []string{subjectOf(b, ">")},
 		MaxMsgsPerSubject:  1,
@@ -179,6 +179,8 @@ func eventConfig(replicas int) jetstream.StreamConfig {
 	}
 	return c
 }
+
+func streamOf(b Bucket) string { return "KV_" + string(b) }
 
 func subjectOf(b Bucket, key string) string { return "$KV." + string(b) + "." + key }
 

@@ -288,6 +288,10 @@ func (v *View[T]) watch(ctx context.Context, news, missing <-chan struct{}) erro
 	}
 	defer drain(w)
 	v.begin()
+	first := firstValues{undelivered: func() (map[string]struct{}, error) {
+		return undelivered(ctx, v.store.conn, v.bucket, ">", v.hasFirst)
+	}}
+	defer first.stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -298,15 +302,24 @@ func (v *View[T]) watch(ctx context.Context, news, missing <-chan struct{}) erro
 			}
 		case <-missing:
 			return errors.New("the bucket is gone")
+		case <-first.again:
+			err = first.look()
 		case e, ok := <-w.Updates():
 			switch {
 			case !ok:
 				return errLost
 			case e == nil:
-				v.complete() // every first value is in
+				err = first.look()
 			default:
 				v.take(e)
+				first.delivered(e.Key())
 			}
+		}
+		if err != nil {
+			return unavailable(fmt.Errorf("watch %s: %w", v.bucket, err))
+		}
+		if first.whole() {
+			v.complete()
 		}
 	}
 }
@@ -374,6 +387,14 @@ func (v *View[T]) begin() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.next = newPicture[T]()
+}
+
+// hasFirst says whether the picture that is being made has a key, or knows that
+// it was deleted.
+func (v *View[T]) hasFirst(key string) bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.next != nil && !v.next.lacks(key)
 }
 
 // take puts what the watch delivers into the picture that is being made.
