@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -42,6 +43,7 @@ type imageStore struct {
 	mirrors     map[string][]string
 	wire        *wire
 	owner       string // the instance; "": a person at the machine
+	run         string // tells this run from those before
 	byHand      string // the instance for which that person works; "" when nobody does
 	disk        *imageDisk
 	looks       string        // where images are mounted to look into them; "": where temporary files are
@@ -74,7 +76,7 @@ func newImageStore(c *client.Client, o Options) *imageStore {
 	}
 	s := &imageStore{
 		client: c, snapshotter: o.Snapshotter, platform: platforms.DefaultStrict(), log: o.Logger,
-		mirrors: o.Mirrors, wire: newWire(o.pace), owner: o.Instance, slots: make(chan struct{}, pulls),
+		mirrors: o.Mirrors, wire: newWire(o.pace), owner: o.Instance, run: rand.Text(), slots: make(chan struct{}, pulls),
 		disk:  &imageDisk{client: c, snapshotter: o.Snapshotter, usage: o.usage},
 		known: map[digest.Digest]*imageInfo{}, going: map[string]*pulling{},
 	}

@@ -235,7 +235,7 @@ func (g *imageGC) remove(ctx context.Context, name string) (bool, error) {
 // pulls that were cut off, once their lease has expired.
 func (s *imageStore) sweep(ctx context.Context) error {
 	manager := s.client.LeasesService()
-	lease, err := manager.Create(ctx, leases.WithRandomID(), leases.WithExpiration(time.Minute))
+	lease, err := manager.Create(ctx, s.moment()...)
 	if err == nil {
 		err = manager.Delete(ctx, lease, leases.SynchronousDelete)
 	}

@@ -12,6 +12,10 @@ import (
 // next begins.
 func TestKilledWhileItLooksIntoAnImage(t *testing.T) {
 	g := newRig(t)
+	manager := g.rt.client.LeasesService()
+	if _, err := manager.Create(g.ctx, g.rt.images.moment()...); err != nil {
+		t.Fatal(err)
+	}
 	g.shut()
 	left := filepath.Join(g.opts.RunDir, "looks", "left")
 	mkdirAll(t, left)
@@ -30,6 +34,12 @@ func TestKilledWhileItLooksIntoAnImage(t *testing.T) {
 		if err := unmount(left[0]); err != nil {
 			t.Error(err)
 		}
+	}
+	if _, err := g.rt.Seen(g.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := g.rt.client.LeasesService().List(g.ctx); err != nil || len(left) > 0 {
+		t.Errorf("leases are left: %v, %v", left, err)
 	}
 	p := g.pod("after")
 	p.add("main", "true")

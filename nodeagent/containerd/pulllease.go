@@ -16,7 +16,38 @@ const (
 	leaseFor = pullWithin + 5*time.Minute
 	// labelPull stands on a pull's lease: the image's name.
 	labelPull = "pawl.dev/pull"
+	// momentFor is how long containerd keeps what is needed for a moment: a view of
+	// an image that is looked into.
+	momentFor = time.Minute
+	// labelMoment stands on the lease of such a moment: the run that took it.
+	labelMoment = "pawl.dev/moment"
 )
+
+// moment is a lease for something short.
+func (s *imageStore) moment() []leases.Opt {
+	return []leases.Opt{
+		leases.WithRandomID(), leases.WithExpiration(momentFor),
+		leases.WithLabels(map[string]string{labelInstance: s.owner, labelMoment: s.run}),
+	}
+}
+
+// dropMoments ends the leases for moments in which an earlier run was killed;
+// containerd itself would end them only when it has something else to collect.
+func (s *imageStore) dropMoments(ctx context.Context) error {
+	left, err := s.client.LeasesService().List(ctx, fmt.Sprintf("labels.%q==%q,labels.%q", labelInstance, s.owner, labelMoment))
+	if err != nil {
+		return unavailable("look for the leases of an earlier run", err)
+	}
+	for _, lease := range left {
+		if lease.Labels[labelMoment] == s.run {
+			continue
+		}
+		if err := s.dropLease(ctx, lease); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // lease keeps containerd from collecting what a pull has fetched before anything
 // refers to it. What earlier tries of the same pull have left is taken over, so

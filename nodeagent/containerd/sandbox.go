@@ -346,7 +346,8 @@ func (r *Runtime) removeSandbox(ctx context.Context, uid types.UID) error {
 	return r.removePodLogs(uid)
 }
 
-// sweep removes the sandboxes that a killed agent half made or half removed.
+// sweep removes the sandboxes that a killed agent half made or half removed, and
+// ends what else it had begun.
 func (r *Runtime) sweep(ctx context.Context) error {
 	uids, err := r.sandboxes()
 	if err != nil {
@@ -360,7 +361,7 @@ func (r *Runtime) sweep(ctx context.Context) error {
 		}
 	}
 	r.endLeftExecs(uids)
-	return nil
+	return r.images.dropMoments(ctx)
 }
 
 func (r *Runtime) sweepPod(ctx context.Context, uid types.UID) error {

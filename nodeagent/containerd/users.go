@@ -14,9 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"time"
 
-	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
 	continuity "github.com/containerd/continuity/fs"
 	"github.com/moby/sys/user"
@@ -65,9 +63,10 @@ var loaders32 = []string{"lib/ld-linux.so.2", "lib/ld-musl-i386.so.1", "lib/ld-l
 // any of its layers, and links in it must not lead out of it.
 func (s *imageStore) readFiles(ctx context.Context, chainID string) (facts fileFacts, err error) {
 	sn := s.client.SnapshotService(s.snapshotter)
-	// Should this be cut off, the lease ends by itself, and the snapshot with it.
+	// Should this be cut off, the lease ends by itself or with the next run, and the
+	// snapshot with it.
 	key := "pawl-look-" + rand.Text()
-	ctx, done, err := s.client.WithLease(ctx, leases.WithRandomID(), leases.WithExpiration(time.Minute))
+	ctx, done, err := s.client.WithLease(ctx, s.moment()...)
 	if err != nil {
 		return facts, unavailable("take a lease", err)
 	}
