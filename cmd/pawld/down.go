@@ -96,14 +96,22 @@ func down(ctx context.Context, c *upConfig, purge bool, out io.Writer) error {
 	return c.removeData(out)
 }
 
-// removeData removes the data directory and what is in it; the directory itself
-// stays, empty, when something is mounted there.
+// removeData removes the data directory and what is in it. The directory itself
+// stays, empty, when it is somebody's arrangement: a link, or a mount point.
 func (c *upConfig) removeData(out io.Writer) error {
 	if err := emptyDir(c.data, c.dataMark()); err != nil {
 		return err
 	}
 	if err := os.Remove(c.dataMark()); err != nil { // last: without it the rest would be nobody's
 		return err
+	}
+	info, err := os.Lstat(c.data)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		fmt.Fprintln(out, "emptied, for it is a link: "+c.data)
+		return nil
 	}
 	switch err := os.Remove(c.data); {
 	case err == nil:

@@ -9,17 +9,21 @@ import (
 )
 
 func TestRemoveData(t *testing.T) {
-	for says, mounted := range map[string]bool{"removed: ": false, "emptied, for it is a mount point: ": true} {
+	for says, arrange := range map[string]func(dir string) error{
+		"removed: ": func(dir string) error { return os.Mkdir(dir, 0o700) },
+		"emptied, for it is a mount point: ": func(dir string) error {
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				return err
+			}
+			t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) }) //nolint:errcheck // nothing more can be done
+			return unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m")
+		},
+		"emptied, for it is a link: ": func(dir string) error { return os.Symlink(t.TempDir(), dir) },
+	} {
 		c := &upConfig{}
 		c.data = t.TempDir() + "/data"
-		if err := os.Mkdir(c.data, 0o700); err != nil {
+		if err := arrange(c.data); err != nil {
 			t.Fatal(err)
-		}
-		if mounted {
-			if err := unix.Mount("tmpfs", c.data, "tmpfs", 0, "size=1m"); err != nil {
-				t.Fatal(err)
-			}
-			defer unix.Unmount(c.data, unix.MNT_DETACH) //nolint:errcheck // nothing more can be done
 		}
 		if err := os.WriteFile(c.dataMark(), nil, 0o600); err != nil {
 			t.Fatal(err)
@@ -32,8 +36,8 @@ func TestRemoveData(t *testing.T) {
 			t.Errorf("%v, %q", err, out.String())
 		}
 		entries, err := os.ReadDir(c.data)
-		if left := err == nil; left != mounted || len(entries) > 0 {
-			t.Errorf("left: %v, %v", entries, err)
+		if gone := os.IsNotExist(err); gone != (says == "removed: ") || len(entries) > 0 {
+			t.Errorf("%s%v, %v", says, entries, err)
 		}
 	}
 }
