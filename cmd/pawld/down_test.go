@@ -31,6 +31,9 @@ func TestRemoveData(t *testing.T) {
 		if err := os.MkdirAll(c.data+"/store/more", 0o700); err != nil {
 			t.Fatal(err)
 		}
+		if err := unix.Mount("tmpfs", c.data+"/store/more", "tmpfs", 0, "size=64k"); err != nil {
+			t.Fatal(err)
+		}
 		var out strings.Builder
 		if err := c.removeData(&out); err != nil || out.String() != says+c.data+"\n" {
 			t.Errorf("%v, %q", err, out.String())

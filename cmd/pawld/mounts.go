@@ -34,8 +34,13 @@ func unmountBelow(dir string) error {
 	return err
 }
 
-// mountsBelow lists the mount points in dir in the order in which they were mounted.
+// mountsBelow lists the mount points in dir, which may be a link, in the order in
+// which they were mounted.
 func mountsBelow(dir string) ([]string, error) {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, err
+	}
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
@@ -48,7 +53,7 @@ func mountsBelow(dir string) ([]string, error) {
 		if len(fields) < 5 {
 			continue
 		}
-		if p := unescapeMount(fields[4]); strings.HasPrefix(p, filepath.Clean(dir)+"/") {
+		if p := unescapeMount(fields[4]); strings.HasPrefix(p, dir+"/") {
 			points = append(points, p)
 		}
 	}

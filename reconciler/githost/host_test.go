@@ -27,6 +27,20 @@ func wantText(t *testing.T, text string, parts ...string) {
 	}
 }
 
+// The data directory may be a link to a larger disk.
+func TestPushBehindALink(t *testing.T) {
+	w := newWorld(t, func(o *Options) {
+		link := filepath.Join(t.TempDir(), "link")
+		if err := os.Symlink(filepath.Dir(o.Dir), link); err != nil {
+			t.Fatal(err)
+		}
+		o.Dir, o.RunDir = filepath.Join(link, "cluster.git"), filepath.Join(link, "run")
+	})
+	id := w.commit(w.work, "web.yaml", "good")
+	wantText(t, w.git(w.work, "push", "origin", "main"), "remote: pawl: accepted "+id[:7]+": 1 file")
+	w.wantPushed(id)
+}
+
 func TestGoodPush(t *testing.T) {
 	w := newWorld(t, nil)
 	if _, ok, err := w.host.Head(t.Context()); ok || err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"unicode"
@@ -35,13 +36,24 @@ func (v *verdict) say(format string, args ...any) {
 	}, fmt.Sprintf(format, args...)))
 }
 
+// sameDir says whether two paths lead to one directory: git names its own by
+// where links lead.
+func sameDir(a, b string) bool {
+	one, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	two, err := os.Stat(b)
+	return err == nil && os.SameFile(one, two)
+}
+
 // judge decides on a whole push: it is accepted or refused as one.
 func (h *Host) judge(ctx context.Context, q question) verdict {
 	v := verdict{accepted: true}
 	repository := h.repository
 	if q.quarantine != "" {
 		parent, name := filepath.Split(filepath.Clean(q.quarantine))
-		if filepath.Clean(parent) != filepath.Join(h.o.Dir, "objects") || !strings.HasPrefix(name, quarantinePrefix) {
+		if !sameDir(parent, filepath.Join(h.o.Dir, "objects")) || !strings.HasPrefix(name, quarantinePrefix) {
 			v.accepted = false
 			v.say("pawl: refused: the objects are in an unexpected place; nothing was changed")
 			return v
